@@ -1,0 +1,1 @@
+"""The rules: pure, without a clock, Redis, logging or async."""

@@ -1,0 +1,38 @@
+"""Times are integers of microseconds since 1970 in UTC inside, and ISO 8601 with `+00:00` outside."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from runstore.core.errors import InvalidRequest
+
+_ZERO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_iso(at_us: int) -> str:
+    """Write a time as the contract shows it: `+00:00`, microseconds only where they are not zero."""
+    return (_ZERO + timedelta(microseconds=at_us)).isoformat()
+
+
+def from_datetime(at: datetime) -> int:
+    """Count the microseconds of an aware time; a naive one is taken as UTC."""
+    aware = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    return (aware - _ZERO) // _MICROSECOND
+
+
+def from_iso(text: str) -> int:
+    """Read an ISO 8601 time; one without an offset is taken as UTC.
+
+    Raises: InvalidRequest, with the text, where it is no time or lies outside the years 1970 to 9999.
+    """
+    try:
+        at_us = from_datetime(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{text[:40]!r} is no ISO 8601 time such as 2026-04-28T10:00:00+00:00") from None
+    if at_us < 0:
+        raise InvalidRequest(f"{text[:40]!r} lies before 1970")
+    try:
+        to_iso(at_us)
+    except OverflowError:
+        raise InvalidRequest(f"{text[:40]!r} lies after the year 9999") from None
+    return at_us

@@ -1,0 +1,1 @@
+"""The bytes: entries, records, messages and key names; pure, like the core."""

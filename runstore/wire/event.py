@@ -1,0 +1,248 @@
+"""Events as JSON: what a publisher writes into the field `event` of a stream entry, read and checked."""
+
+import re
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from runstore.core.cap import Output
+from runstore.core.errors import InvalidRequest, PayloadTooLarge
+from runstore.core.event import (
+    MAX_EVENT_BYTES,
+    MAX_INPUTS_BYTES,
+    MAX_JSON_DEPTH,
+    MAX_OUTPUT_BYTES,
+    MAX_TAG_CHARACTERS,
+    MAX_TAGS,
+    Event,
+    OutputRef,
+    Progress,
+    RunRequest,
+)
+from runstore.core.ids import check_project_name, parse_run_id
+from runstore.core.status import Status
+from runstore.core.times import from_iso, to_iso
+
+Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TAG_CHARACTERS)]
+Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=MAX_TAGS)]
+ShortText = Annotated[str, msgspec.Meta(max_length=200)]
+Commit = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|[\]}]', re.DOTALL)
+
+
+class OutputJson(msgspec.Struct, kw_only=True):
+    """An output as a publisher tells it; what is left out is empty."""
+
+    status: Status | None = None
+    exit_code: int | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    outputs: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class ProgressJson(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How far a running run is."""
+
+    fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    message: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+
+
+class RequestJson(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a worker needs; only the gateway writes this."""
+
+    inputs: msgspec.Raw = msgspec.Raw(b"{}")
+    commit_sha: str | None = None
+    branch: str | None = None
+    timeout_s: float | None = None
+    queue_timeout_s: float | None = None
+    fingerprint: str = ""
+
+
+class EventJson(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An event as a publisher tells it (section 4 of the contract), and what only our own parts add to one.
+
+    `output_ref` (base64 of its packed form), `numbered` and `request` are for the gateway and the publisher.
+    """
+
+    run_id: str
+    status: Status
+    project_name: str | None = None
+    at: str | None = None
+    commit_sha: Commit | None = None
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    error_message: str | None = None
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    event_id: ShortText | None = None
+    tags: Tags | None = None
+    progress: ProgressJson | None = None
+    worker: ShortText | None = None
+    traceparent: str | None = None
+    output_ref: OutputRef | None = None
+    numbered: bool = False
+    request: RequestJson | None = None
+
+
+PUBLIC_FIELDS: Final = frozenset(EventJson.__struct_fields__) - {"output_ref", "numbered", "request"}
+_KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_EVENT: Final = msgspec.json.Decoder(EventJson)
+_OUTPUT: Final = msgspec.json.Decoder(OutputJson | None)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def check_depth(text: bytes, what: str) -> None:
+    """Check that JSON is not nested deeper than the limit.
+
+    Raises: InvalidRequest.
+    """
+    if text.count(b"[") + text.count(b"{") <= MAX_JSON_DEPTH:
+        return
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        token = match[0]
+        if token in b"[{":
+            depth += 1
+            if depth > MAX_JSON_DEPTH:
+                raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels")
+        elif token in b"]}":
+            depth -= 1
+
+
+def decode_event(text: bytes, *, trusted: bool = True) -> tuple[Event, int]:
+    """Read an event, and count the fields of it that are not known.
+
+    With `trusted` false the fields that only our own parts may write are not known either.
+
+    Raises: InvalidRequest, InvalidRunId or PayloadTooLarge, with a sentence that says what to mend.
+    """
+    if len(text) > MAX_EVENT_BYTES + MAX_OUTPUT_BYTES + MAX_INPUTS_BYTES:
+        raise PayloadTooLarge(f"an event of {len(text)} bytes is over the limit of {MAX_OUTPUT_BYTES} for its output")
+    check_depth(text, "the event")
+    try:
+        keys = _KEYS.decode(text)
+        told = _EVENT.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the event cannot be read: {explain(error)}") from None
+    known = PUBLIC_FIELDS if not trusted else EventJson.__struct_fields__
+    unknown = sum(key not in known for key in keys)
+    rest = len(text) - len(bytes(told.output)) - (len(bytes(told.request.inputs)) if told.request else 0)
+    if rest > MAX_EVENT_BYTES:
+        raise PayloadTooLarge(f"the event without its output is {rest} bytes, over the limit of {MAX_EVENT_BYTES}")
+    return _checked(told, trusted=trusted), unknown
+
+
+def _checked(told: EventJson, *, trusted: bool) -> Event:
+    if told.project_name is not None:
+        check_project_name(told.project_name)
+    traceparent = told.traceparent if told.traceparent and _TRACEPARENT.fullmatch(told.traceparent) else None
+    if told.progress is not None and told.status is not Status.RUNNING:
+        raise InvalidRequest("progress goes with the status running only")
+    return Event(
+        run_id=parse_run_id(told.run_id),
+        status=told.status,
+        project_name=told.project_name,
+        at_us=from_iso(told.at) if told.at is not None else None,
+        commit_sha=told.commit_sha,
+        attempt=told.attempt,
+        error_message=told.error_message,
+        output=compact_output(bytes(told.output), told.status),
+        output_ref=told.output_ref if trusted else None,
+        event_id=told.event_id,
+        tags=told.tags or (),
+        progress=Progress(fraction=told.progress.fraction, message=told.progress.message) if told.progress else None,
+        worker=told.worker,
+        traceparent=traceparent,
+        numbered=told.numbered and trusted,
+        request=_request(told.request) if told.request and trusted else None,
+    )
+
+
+def _request(told: RequestJson) -> RunRequest:
+    return RunRequest(
+        inputs=told.inputs,
+        commit_sha=told.commit_sha,
+        branch=told.branch,
+        timeout_s=told.timeout_s,
+        queue_timeout_s=told.queue_timeout_s,
+        fingerprint=told.fingerprint,
+    )
+
+
+def compact_output(text: bytes, status: Status) -> bytes | None:
+    """Bring an output as it was told into the five fields, in order and compact (None: `null` was told).
+
+    Raises: InvalidRequest or PayloadTooLarge.
+    """
+    try:
+        told = _OUTPUT.decode(text)
+        if told is None:
+            return None
+        outputs: Any = msgspec.json.decode(told.outputs)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"output cannot be read: {explain(error)}") from None
+    whole = encode_output(
+        Output(
+            status=told.status or status,
+            exit_code=told.exit_code,
+            stdout=told.stdout or "",
+            stderr=told.stderr or "",
+            outputs=msgspec.Raw(_ENCODER.encode(outputs)),
+        )
+    )
+    if len(whole) > MAX_OUTPUT_BYTES:
+        raise PayloadTooLarge(f"an output of {len(whole)} bytes is over the limit of {MAX_OUTPUT_BYTES}")
+    return whole
+
+
+def encode_output(output: Output) -> bytes:
+    """Write an output as compact UTF-8 JSON."""
+    return _ENCODER.encode(output)
+
+
+def encode_event(event: Event) -> bytes:
+    """Write an event as the JSON that `decode_event` reads."""
+    request = event.request
+    return _ENCODER.encode(
+        EventJson(
+            run_id=event.run_id,
+            status=event.status,
+            project_name=event.project_name,
+            at=to_iso(event.at_us) if event.at_us is not None else None,
+            commit_sha=event.commit_sha,
+            attempt=event.attempt,
+            error_message=event.error_message,
+            output=msgspec.Raw(event.output or b"null"),
+            event_id=event.event_id,
+            tags=event.tags or None,
+            progress=(
+                ProgressJson(fraction=event.progress.fraction, message=event.progress.message)
+                if event.progress
+                else None
+            ),
+            worker=event.worker,
+            traceparent=event.traceparent,
+            output_ref=event.output_ref,
+            numbered=event.numbered,
+            request=(
+                RequestJson(
+                    inputs=request.inputs,
+                    commit_sha=request.commit_sha,
+                    branch=request.branch,
+                    timeout_s=request.timeout_s,
+                    queue_timeout_s=request.queue_timeout_s,
+                    fingerprint=request.fingerprint,
+                )
+                if request
+                else None
+            ),
+        )
+    )
+
+
+def explain(error: Exception) -> str:
+    """Say in a few words what a decoder found wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, RecursionError):
+        return f"it is nested deeper than {MAX_JSON_DEPTH} levels"
+    return str(error)[:300]

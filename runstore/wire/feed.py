@@ -1,0 +1,46 @@
+"""Feed entries: one for each commit, with its number, its nonce and all its changes; the commit's own receipt."""
+
+from typing import Final
+
+import msgspec
+
+from runstore.core.run import HistoryItem, Run
+
+INLINE_OUTPUT_BYTES: Final = 4096
+"""Outputs up to this size travel in the feed, so that a gateway pushes them without a look-up."""
+
+
+class FeedChange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What one event did to one run.
+
+    `run` is the run after it; `item` what history keeps (None for mere progress, or an ignored event over the limit);
+    `output` the capped view where it is small enough to travel along. An ignored event has `item.ignored` set.
+    """
+
+    run: Run
+    item: HistoryItem | None = None
+    output: bytes | None = None
+    is_transition: bool = True
+
+
+class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One commit: `n` is its number, `entry` the last event that was folded by it (ms, seq)."""
+
+    n: int
+    nonce: bytes
+    entry: tuple[int, int]
+    changes: tuple[FeedChange, ...]
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(FeedEntry)
+
+
+def encode_feed(entry: FeedEntry) -> bytes:
+    """Write a feed entry."""
+    return _ENCODER.encode(entry)
+
+
+def decode_feed(packed: bytes) -> FeedEntry:
+    """Read a feed entry."""
+    return _DECODER.decode(packed)

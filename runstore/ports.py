@@ -34,7 +34,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a walk stands: everything newer than this was shown (order: created_ms, then packed id, both descending)."""
+    """Where a walk stands: all that is newer was shown (order: created_ms, then packed id, both descending)."""
 
     created_ms: int
     packed_id: bytes

@@ -16,6 +16,8 @@ from runstore.core.status import TERMINAL, TRANSITIONS, Status
 
 MAX_AHEAD_US: Final = 10 * 60 * 1_000_000
 MAX_IGNORED_KEPT: Final = 32
+MAX_STREAM_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: an entry with a later id was made by hand, and has no time to show."""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ def project(run: Run | None, entry: Entry, *, run_number: int | None = None) -> 
 
 
 def _refusal(run: Run | None, entry: Entry) -> str:
+    if entry.entry_id.ms > MAX_STREAM_MS:
+        return "the entry's id lies after the year 9999"
     named = entry.event.project_name
     if run is None and named is None:
         return "the first event of a run must have a project_name"

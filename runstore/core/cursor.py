@@ -20,7 +20,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A place in one partition.
 
     `n` and `nonce` name the feed entry that was last seen (0 and empty: none yet). `entry` is set instead where the
-    place was given to a publisher before the projector got there: the event's own place in the log.
+    place was given to a publisher before the projector got there: the event's own place in the log. `folded` is the
+    last event that was folded by `n`, where that is known: nothing is proven by it, but it finds the place in a run's
+    history, and says from when on to catch up once the place is lost.
     """
 
     partition: int
@@ -28,6 +30,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     n: int = 0
     nonce: bytes = START_NONCE
     entry: EntryId | None = None
+    folded: EntryId | None = None
 
 
 Cursor = tuple[Place, ...]

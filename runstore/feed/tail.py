@@ -1,0 +1,272 @@
+"""The tail: one loop that follows the feeds of all partitions and tells those who listen.
+
+It begins at the newest places. After each failure, and every half minute, it proves its places; where one is lost or
+entries were trimmed unread, it stands at the newest place again and says so to everybody. It never waits for a
+listener.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import msgspec
+
+from runstore.core.cursor import Cursor, Place, Standing, judge
+from runstore.core.errors import CursorLost, RunstoreError
+from runstore.core.event import EntryId
+from runstore.core.ids import RunId
+from runstore.core.partition import partition_of
+from runstore.core.run import Run
+from runstore.core.subscription import Version
+from runstore.feed.awaited import Awaited
+from runstore.feed.body import Bodies, FetchView
+from runstore.feed.config import TailConfig
+from runstore.feed.hub import Hub, Push, Rollback
+from runstore.feed.terminal import wait_terminal
+from runstore.ports import Feed
+from runstore.wire.feed import FeedEntry
+from runstore.wire.record import Record
+
+_LOG = logging.getLogger("runstore.feed")
+
+
+class FeedTail:
+    """Follow the feed. `fetch_view` is `Outputs.view`, for outputs that do not travel in the feed."""
+
+    def __init__(self, feed: Feed, fetch_view: FetchView, config: TailConfig | None = None) -> None:
+        self.config = config or TailConfig()
+        self.hub = Hub()
+        self.bodies = Bodies(fetch_view, self.config.body_cache_bytes)
+        self.failures = 0
+        self.rollbacks = 0
+        self.entries = 0
+        self.is_connected = False
+        self._feed = feed
+        self._places: list[Place] = []
+        self._awaited: list[Awaited] = []
+        self._forgetters: list[Callable[[Rollback], None]] = []
+        self._proven_at_s = 0.0
+        self._failing = 0
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take the newest places and begin to follow; returns once the places are known.
+
+        Raises: StoreUnavailable.
+        """
+        if self._loop is not None:
+            return
+        self._places = [_tail_place(place, entry) for place, entry in await self._feed.tail()]
+        self._places.sort(key=lambda place: place.partition)
+        self._awaited = [Awaited() for _ in self._places]
+        self._proven_at_s = monotonic()
+        self.is_connected = True
+        self._loop = asyncio.create_task(self._follow(), name="feed-tail")
+
+    async def stop(self) -> None:
+        """Stop following; who still waits for a place is told that it will not come."""
+        loop = self._loop
+        if loop is not None:
+            loop.cancel()
+            await asyncio.wait([loop])
+        self.is_connected = False
+        self.bodies.close()
+        for awaited in self._awaited:
+            awaited.fail("the gateway is stopping")
+
+    async def wait(self) -> None:
+        """Return after `stop`; raise what the loop died of."""
+        if self._loop is None:
+            return
+        await asyncio.wait([self._loop])
+        if not self._loop.cancelled():
+            self._loop.result()
+
+    def on_rollback(self, forget: Callable[[Rollback], None]) -> None:
+        """Call this at each rollback, before any listener hears of it: here caches are forgotten."""
+        self._forgetters.append(forget)
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions are followed."""
+        return len(self._places)
+
+    def partition_of(self, run_id: RunId) -> int:
+        """Return the partition of a run."""
+        return partition_of(run_id, len(self._places))
+
+    def place(self, partition: int) -> Place:
+        """Return the place up to which the partition was told to the listeners."""
+        return self._places[partition]
+
+    def cursor_for(self, run_id: RunId) -> Cursor:
+        """Return the cursor of one run: the place of its partition."""
+        return (self._places[self.partition_of(run_id)],)
+
+    def whole_cursor(self) -> Cursor:
+        """Return the places of all partitions."""
+        return tuple(self._places)
+
+    async def passed(self, partition: int, entry_id: EntryId, timeout_s: float | None = None) -> None:
+        """Wait until the listeners were told of a commit that folded the log up to the entry.
+
+        Raises: StoreUnavailable when it does not come in time (5 s unless told).
+        """
+        await self._until(partition, lambda place: (place.folded or (0, 0)) >= entry_id, timeout_s)
+
+    async def told(self, partition: int, n: int, timeout_s: float | None = None) -> None:
+        """Wait until the listeners were told of commit `n` of a partition.
+
+        Raises: StoreUnavailable when it does not come in time (5 s unless told).
+        """
+        await self._until(partition, lambda place: place.n >= n, timeout_s)
+
+    async def reached(self, cursor: Cursor, timeout_s: float | None = None) -> None:
+        """Wait until what is read next cannot be from before the cursor.
+
+        Raises: CursorLost where the store no longer has one of its places; StoreUnavailable where the projector does
+        not get there in time (5 s unless told).
+        """
+        standings = await self.judge(cursor)
+        if Standing.LOST in standings.values():
+            raise CursorLost("the store was rolled back behind this cursor: read again without it")
+        limit_s = self.config.after_timeout_s if timeout_s is None else timeout_s
+        end_s = monotonic() + limit_s
+        for place in cursor:
+            left_s = max(0.0, end_s - monotonic())
+            if place.entry is None:
+                await self.told(place.partition, place.n, left_s)
+            else:
+                await self.passed(place.partition, place.entry, left_s)
+
+    async def judge(self, cursor: Cursor) -> dict[int, Standing]:
+        """Say how each place of a cursor stands, by partition; one of a partition that does not exist is lost.
+
+        Raises: StoreUnavailable.
+        """
+        known = [place for place in cursor if 0 <= place.partition < self.partitions]
+        standings = {place.partition: Standing.LOST for place in cursor}
+        sights = await asyncio.gather(*(self._feed.sight(place) for place in known))
+        standings.update({place.partition: judge(place, sight) for place, sight in zip(known, sights, strict=True)})
+        return standings
+
+    async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:
+        """Read kept feed entries with numbers in (after, upto].
+
+        Raises: StoreUnavailable.
+        """
+        return await self._feed.read(partition, after, upto)
+
+    def pushes(self, partition: int, entry: FeedEntry, *, wanted_only: bool = True) -> list[Push]:
+        """Make the pushes of a feed entry: of what somebody listens to, or of all."""
+        place = _place_of(self._places[partition], entry)
+        return [
+            Push(
+                place,
+                Version(entry.n, position),
+                self.bodies.make(change.run, change.output),
+                item=change.item,
+                is_transition=change.is_transition,
+            )
+            for position, change in enumerate(entry.changes)
+            if not wanted_only or self.hub.wants(change.run)
+        ]
+
+    async def wait_terminal(
+        self, run_id: RunId, look: Callable[[], Awaitable[Record | None]], timeout_s: float
+    ) -> Run | None:
+        """Wait until a run has ended, and return it; when the time is over, return it as it stands (None: unknown)."""
+        return await wait_terminal(self.hub, run_id, look, timeout_s)
+
+    async def turn(self) -> None:
+        """Prove the places if that is due, wait once for news and tell them.
+
+        Raises: StoreUnavailable.
+        """
+        if monotonic() - self._proven_at_s >= self.config.prove_every_s:
+            await self.prove()
+        numbers = {place.partition: place.n for place in self._places}
+        for partition, entry in await self._feed.wait(numbers, self.config.block_ms):
+            self._tell(partition, entry)
+
+    async def prove(self) -> None:
+        """Prove every place; where one does not hold, stand at the newest and tell everybody.
+
+        Raises: StoreUnavailable.
+        """
+        standings = await self.judge(tuple(self._places))
+        bad = {p: standing for p, standing in standings.items() if standing in (Standing.LOST, Standing.GAP)}
+        if bad:
+            newest = {place.partition: _tail_place(place, entry) for place, entry in await self._feed.tail()}
+            self._roll_back({partition: newest[partition] for partition in bad}, lost=Standing.LOST in bad.values())
+        self._proven_at_s = monotonic()
+
+    def _tell(self, partition: int, entry: FeedEntry) -> None:
+        here = self._places[partition]
+        if entry.n <= here.n:
+            return
+        there = _place_of(here, entry)
+        if entry.n != here.n + 1:
+            self._roll_back({partition: there}, lost=False)
+            return
+        pushes = self.pushes(partition, entry)
+        if pushes:
+            self.hub.dispatch(pushes)
+        self.entries += 1
+        self._places[partition] = there
+        self._awaited[partition].advance(there)
+
+    def _roll_back(self, places: dict[int, Place], *, lost: bool) -> None:
+        self.rollbacks += 1
+        certain_ms = min((self._places[p].folded or EntryId(0, 0)).ms for p in places)
+        rollback = Rollback(
+            partitions=frozenset(places),
+            since_us=max(0, certain_ms * 1000 - int(self.config.rollback_slack_s * 1_000_000)),
+            detail="the store was rolled back or replaced" if lost else "entries of the feed were trimmed unread",
+        )
+        _LOG.warning("feed_rolled_back", extra={"partitions": sorted(places), "lost": lost})
+        for partition, place in places.items():
+            self._places[partition] = place
+            if lost:
+                self._awaited[partition].fail("the store was rolled back: try again")
+            else:
+                self._awaited[partition].advance(place)
+        self.bodies.forget()
+        for forget in self._forgetters:
+            forget(rollback)
+        self.hub.roll_back(rollback)
+
+    async def _until(self, partition: int, is_there: Callable[[Place], bool], timeout_s: float | None) -> None:
+        if not is_there(self._places[partition]):
+            limit_s = self.config.after_timeout_s if timeout_s is None else timeout_s
+            await self._awaited[partition].until(is_there, limit_s)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                if self._failing:
+                    await self.prove()
+                await self.turn()
+            except RunstoreError as error:
+                await self._back_off(error)
+            else:
+                self._failing = 0
+                self.is_connected = True
+
+    async def _back_off(self, error: RunstoreError) -> None:
+        self.failures += 1
+        self._failing += 1
+        self.is_connected = False
+        pause_s = min(self.config.backoff_max_s, self.config.backoff_s * 2 ** min(self._failing - 1, 16))
+        _LOG.warning("feed_turn_failed", extra={"failures": self._failing, "reason": error.detail})
+        await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter, no secret
+
+
+def _place_of(here: Place, entry: FeedEntry) -> Place:
+    return Place(partition=here.partition, epoch=here.epoch, n=entry.n, nonce=entry.nonce, folded=EntryId(*entry.entry))
+
+
+def _tail_place(place: Place, entry: FeedEntry | None) -> Place:
+    return _place_of(place, entry) if entry is not None else msgspec.structs.replace(place, folded=None)

@@ -1,0 +1,131 @@
+"""Runs looked up: concurrent questions joined into one, and the answers of ended runs kept, for they never change."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from runstore.core.ids import RunId
+from runstore.core.run import Run
+from runstore.core.status import Status
+from runstore.ports import Outputs, Runs
+from runstore.wire.record import Record
+from runstore.wire.views import encode, view_run
+
+MAX_BATCH: Final = 512
+_ENTRY_BYTES: Final = 1024
+"""What an answer is counted for beside its body."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as `get_run` answers it: ready JSON and its strong entity tag (with quotes)."""
+
+    record: Record
+    body: bytes
+    etag: str
+
+
+class Lookup:
+    """Look runs up, and keep what cannot change.
+
+    Needs: an event loop of its own; questions of one turn of the loop go to the store together.
+    """
+
+    def __init__(self, runs: Runs, outputs: Outputs, *, cache_bytes: int) -> None:
+        self._runs = runs
+        self._outputs = outputs
+        self._cache_bytes = cache_bytes
+        self._kept: OrderedDict[RunId, Answer] = OrderedDict()
+        self._kept_bytes = 0
+        self._generation = 0
+        self._asked: dict[RunId, list[asyncio.Future[Record | None]]] = {}
+        self._questions: set[asyncio.Task[None]] = set()
+
+    async def record(self, run_id: RunId) -> Record | None:
+        """Get a run's record as the store has it now, or as it is for good."""
+        kept = self._kept.get(run_id)
+        if kept is not None:
+            self._kept.move_to_end(run_id)
+            return kept.record
+        while True:
+            generation = self._generation
+            record = await self._ask(run_id)
+            if generation == self._generation:
+                return record
+
+    async def show(self, record: Record) -> Answer:
+        """Make the answer about a run, its output capped."""
+        kept = self._kept.get(record.run.run_id)
+        if kept is not None:
+            return kept
+        generation = self._generation
+        output = await self.view(record.run)
+        body = encode(view_run(record.run, output))
+        answer = Answer(record=record, body=body, etag=f'"{blake2b(body, digest_size=12).hexdigest()}"')
+        is_whole = record.run.status is not Status.SUCCESS or record.run.output is None or output is not None
+        if record.run.is_terminal and is_whole and generation == self._generation:
+            self._keep(answer)
+        return answer
+
+    async def answer(self, run_id: RunId) -> Answer | None:
+        """Get the answer about a run; None where it is not known."""
+        record = await self.record(run_id)
+        return await self.show(record) if record is not None else None
+
+    async def view(self, run: Run) -> bytes | None:
+        """Get the capped view of what a successful run left (None: nothing to show)."""
+        if run.status is not Status.SUCCESS or run.output is None:
+            return None
+        return await self._outputs.view(run.run_id, run.output)
+
+    def forget_all(self) -> None:
+        """Forget every kept answer: the store was rolled back, and what never changes may have."""
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._generation += 1
+
+    def _keep(self, answer: Answer) -> None:
+        run_id = answer.record.run.run_id
+        size = len(answer.body) + _ENTRY_BYTES
+        if size > self._cache_bytes or run_id in self._kept:
+            return
+        self._kept[run_id] = answer
+        self._kept_bytes += size
+        while self._kept_bytes > self._cache_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest.body) + _ENTRY_BYTES
+
+    def _ask(self, run_id: RunId) -> asyncio.Future[Record | None]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Record | None] = loop.create_future()
+        if not self._asked:
+            loop.call_soon(self._send)
+        self._asked.setdefault(run_id, []).append(answer)
+        return answer
+
+    def _send(self) -> None:
+        asked, self._asked = self._asked, {}
+        run_ids = list(asked)
+        for first in range(0, len(run_ids), MAX_BATCH):
+            question = asyncio.create_task(self._question(run_ids[first : first + MAX_BATCH], asked))
+            self._questions.add(question)
+            question.add_done_callback(self._questions.discard)
+
+    async def _question(
+        self, run_ids: Sequence[RunId], asked: dict[RunId, list[asyncio.Future[Record | None]]]
+    ) -> None:
+        try:
+            records = await self._runs.get_many(run_ids)
+        except Exception as error:  # noqa: BLE001 - whoever asked raises it
+            for run_id in run_ids:
+                for answer in asked[run_id]:
+                    if not answer.done():
+                        answer.set_exception(error)
+            return
+        for run_id, record in zip(run_ids, records, strict=True):
+            for answer in asked[run_id]:
+                if not answer.done():
+                    answer.set_result(record)

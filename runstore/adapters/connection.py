@@ -1,0 +1,180 @@
+"""Connections to Redis: made with timeouts, to a primary only, without blind retries; every failure is one error.
+
+A write is never retried here: whether it was done before the connection broke cannot be known, so the caller decides.
+A call that is cancelled midway closes its connection, so that its reply never reaches another caller.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from runstore.core.errors import InvalidRequest, StoreUnavailable
+
+MAX_BLOCK_MS: Final = 30_000
+"""The longest that one blocking read may wait for; longer waits are made of several."""
+
+_SCHEMES: Final = ("redis", "rediss", "unix")
+_T = TypeVar("_T")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn every failure of Redis or of the way to it into StoreUnavailable, with the failure as its cause.
+
+    NoScriptError passes, for those who run scripts.
+    """
+    try:
+        yield
+    except NoScriptError:
+        raise
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"Redis did not do as asked: {str(error)[:200] or type(error).__name__}") from error
+
+
+class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
+    """A client whose failures are StoreUnavailable."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command. Raises: StoreUnavailable."""
+        with translated():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "StorePipeline":
+        """Begin a pipeline whose failures are StoreUnavailable as well."""
+        return StorePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class StorePipeline(Pipeline):  # type: ignore[type-arg, unused-ignore]
+    """A pipeline whose failures are StoreUnavailable."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run what was queued. Raises: StoreUnavailable."""
+        with translated():
+            replies: list[Any] = await super().execute(raise_on_error)
+            return replies
+
+
+class _Pool(BlockingConnectionPool):
+    """A pool that gets every connection back, also from a caller who is cancelled while handing it in."""
+
+    async def release(self, connection: AbstractConnection) -> None:
+        if self._condition.locked() or self._lock.locked() or connection.should_reconnect():  # type: ignore[no-untyped-call, unused-ignore]
+            await asyncio.shield(asyncio.ensure_future(super().release(connection)))
+        else:
+            await super().release(connection)
+
+
+def connect(url: str, *, max_connections: int, timeout_s: float, block_ms: int = 0) -> StoreClient:
+    """Make a client for a `redis://`, `rediss://` or `unix://` URL; nothing is sent yet.
+
+    Units: `block_ms` is the longest that a command of this client may block for.
+
+    Raises: InvalidRequest where the URL is none of Redis.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES:
+            raise ValueError("it begins with none of redis://, rediss:// and unix://")
+        if parts.scheme != "unix":
+            _check_address(parts.port, parts.path)
+        elif not parts.path:
+            raise ValueError("it names no socket")
+        pool = _Pool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=timeout_s,
+            socket_timeout=timeout_s + block_ms / 1000,
+            socket_connect_timeout=timeout_s,
+            health_check_interval=0,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            protocol=2,
+            redis_connect_func=_greet,
+        )
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidRequest(f"the Redis URL cannot be used: {str(error)[:120]}") from None
+    return StoreClient(connection_pool=pool)
+
+
+def _check_address(port: int | None, path: str) -> None:
+    if port == 0:
+        raise ValueError("its port is 0")
+    if path.strip("/") and not path.strip("/").isdigit():
+        raise ValueError("after the host comes the number of a database, such as /0")
+
+
+async def _greet(connection: AbstractConnection) -> None:
+    """Log in, and refuse a server that is not a primary: a replica that is cut off answers reads without any error."""
+    await connection.on_connect()
+    await connection.send_command("ROLE")
+    try:
+        role = await connection.read_response()
+    except ResponseError:
+        return
+    check_role(role)
+
+
+def check_role(role: Any) -> None:
+    """Check the answer to `ROLE`. Raises: StoreUnavailable where it is a replica's."""
+    name = role[0] if isinstance(role, list) and role else b"master"
+    if name not in (b"master", "master"):
+        raise StoreUnavailable("the server is a replica: give the address of the primary")
+
+
+class Script:
+    """A Lua script, run by its hash and sent whole only to a server that does not know it yet."""
+
+    def __init__(self, lua: str) -> None:
+        from hashlib import sha1
+
+        self.lua = lua
+        self.sha = sha1(lua.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, client: StoreClient, keys: Sequence[bytes | str], args: Sequence[bytes | str | int]) -> Any:
+        """Run the script. Raises: StoreUnavailable."""
+        try:
+            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await client.execute_command("EVAL", self.lua, len(keys), *keys, *args)
+
+
+class Connections:
+    """The two clients of a store: one for commands that answer at once, one for reads that wait."""
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0, max_connections: int = 32, max_blocking: int = 256) -> None:
+        self.client = connect(url, max_connections=max_connections, timeout_s=timeout_s)
+        self.blocking = connect(url, max_connections=max_blocking, timeout_s=timeout_s, block_ms=MAX_BLOCK_MS)
+        self.timeout_s = timeout_s
+
+    async def ping(self) -> None:
+        """Check that the primary answers. Raises: StoreUnavailable."""
+        await self.client.execute_command("PING")
+        try:
+            check_role(await self.client.execute_command("ROLE"))
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                await self.client.connection_pool.disconnect()
+                raise
+
+    async def aclose(self) -> None:
+        """Close every connection; may be called twice."""
+        for client in (self.client, self.blocking):
+            with translated():
+                await client.aclose()
+                await client.connection_pool.disconnect()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

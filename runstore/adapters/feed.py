@@ -1,0 +1,123 @@
+"""The feeds over Redis: one stream a partition, one entry a commit, ids dense from `1-0` on."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from runstore.adapters.connection import MAX_BLOCK_MS, Connections
+from runstore.adapters.log import RedisLog, parse_entry_id
+from runstore.adapters.meta import Meta
+from runstore.core.cursor import FeedSight, Place
+from runstore.core.errors import StoreUnavailable
+from runstore.core.event import EntryId
+from runstore.wire.feed import FeedEntry, decode_feed
+
+START: Final = EntryId(0, 0)
+_ENTRIES_A_READ: Final = 128
+
+
+class RedisFeed:
+    """What the projectors committed, for gateways to tail."""
+
+    def __init__(self, connections: Connections, meta: Meta, log: RedisLog) -> None:
+        self._client = connections.client
+        self._blocking = connections.blocking
+        self._meta = meta
+        self._log = log
+        self._partition_of = {keys.feed: keys.partition for keys in meta.keys}
+
+    async def tail(self) -> list[tuple[Place, FeedEntry | None]]:
+        """Return the newest place of every partition with its feed entry (None: nothing was ever committed)."""
+        pipe = self._client.pipeline(transaction=False)
+        for keys in self._meta.keys:
+            pipe.execute_command("HGET", keys.cursor, "epoch")
+            pipe.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
+        replies = await pipe.execute()
+        tails: list[tuple[Place, FeedEntry | None]] = []
+        for partition in range(self._meta.partitions):
+            epoch, rows = replies[2 * partition : 2 * partition + 2]
+            last = _decode(rows[0]) if rows else None
+            tails.append(
+                (
+                    Place(
+                        partition=partition,
+                        epoch=epoch or await self._log.epoch(partition),
+                        n=last.n if last else 0,
+                        nonce=last.nonce if last else b"",
+                    ),
+                    last,
+                )
+            )
+        return tails
+
+    async def wait(self, places: Mapping[int, int], block_ms: int) -> list[tuple[int, FeedEntry]]:
+        """Wait for feed entries after the numbers, by partition; empty when `block_ms` passed without any.
+
+        Units: `block_ms` 0 does not wait; more than 30,000 waits so long.
+        """
+        if not places:
+            return []
+        # one read for all: the day that slots lie on several servers, one read for each server
+        block = ("BLOCK", min(block_ms, MAX_BLOCK_MS)) if block_ms > 0 else ()
+        reply = await self._blocking.execute_command(
+            "XREAD",
+            *("COUNT", _ENTRIES_A_READ),
+            *block,
+            "STREAMS",
+            *(self._meta.keys[partition].feed for partition in places),
+            *(b"%d-0" % n for n in places.values()),
+        )
+        return [(self._partition_of[key], _decode(row)) for key, rows in stream_replies(reply) for row in rows]
+
+    async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:
+        """Read the kept entries with numbers in (after, upto], in order."""
+        rows = await self._client.execute_command(
+            "XRANGE", self._meta.keys[partition].feed, b"%d-0" % (after + 1), b"%d-0" % upto
+        )
+        return [_decode(row) for row in rows]
+
+    async def sight(self, place: Place) -> FeedSight:
+        """See what the feed says about a place (for `core.cursor.judge`)."""
+        if place.partition >= self._meta.partitions:
+            return FeedSight(epoch=b"", first=0, last=0, nonce_at=None, last_entry=START, log_end=START)
+        keys = self._meta.keys[place.partition]
+        pipe = self._client.pipeline(transaction=False)
+        pipe.execute_command("XINFO", "STREAM", keys.events)
+        pipe.execute_command("HMGET", keys.cursor, "epoch", "entry")
+        pipe.execute_command("XRANGE", keys.feed, "-", "+", "COUNT", 1)
+        pipe.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
+        pipe.execute_command("XRANGE", keys.feed, b"%d-0" % place.n, b"%d-0" % place.n)
+        info, *rest = await pipe.execute(raise_on_error=False)
+        for reply in rest:
+            if isinstance(reply, Exception):
+                raise StoreUnavailable("the feed could not be read") from reply
+        (epoch, entry), first, last, at = rest
+        return FeedSight(
+            epoch=epoch or await self._log.epoch(place.partition),
+            first=_number(first),
+            last=_number(last),
+            nonce_at=_decode(at[0]).nonce if at else None,
+            last_entry=parse_entry_id(entry) if entry else START,
+            log_end=_log_end(info),
+        )
+
+
+def stream_replies(reply: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
+    """Bring what XREAD answered into one shape."""
+    return [(key, rows) for key, rows in (reply.items() if isinstance(reply, dict) else reply or ())]
+
+
+def _decode(row: tuple[bytes, dict[bytes, bytes]]) -> FeedEntry:
+    return decode_feed(row[1][b"c"])
+
+
+def _number(rows: list[tuple[bytes, Any]]) -> int:
+    return parse_entry_id(rows[0][0]).ms if rows else 0
+
+
+def _log_end(info: Any) -> EntryId:
+    if isinstance(info, ResponseError) or not isinstance(info, dict):
+        return START
+    found = info.get("last-generated-id") or info.get(b"last-generated-id") or b"0-0"
+    return parse_entry_id(found if isinstance(found, bytes) else str(found).encode())

@@ -1,0 +1,66 @@
+"""The event streams, and each partition's epoch."""
+
+from secrets import token_bytes
+from typing import Final
+
+import msgspec
+
+from runstore.adapters.connection import Script, StoreClient
+from runstore.adapters.durability import Safety
+from runstore.adapters.meta import Meta
+from runstore.core.errors import StoreUnavailable
+from runstore.core.event import EntryId
+from runstore.core.ids import RunId
+
+EPOCH_BYTES: Final = 4
+_FOUND: Final = Script("""
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if epoch then return epoch end
+if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 1 then return '' end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'nonce', '', 'n', '0', 'entry', '0-0')
+return ARGV[1]
+""")
+
+
+def parse_entry_id(text: bytes) -> EntryId:
+    """Read a stream id."""
+    ms, _, seq = text.partition(b"-")
+    return EntryId(int(ms), int(seq or 0))
+
+
+class RedisLog:
+    """The event streams over Redis."""
+
+    def __init__(self, client: StoreClient, meta: Meta, safety: Safety) -> None:
+        self._client = client
+        self._meta = meta
+        self._safety = safety
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the store has."""
+        return self._meta.partitions
+
+    async def append(self, run_id: RunId, event: bytes, *, may_write: frozenset[str] | None = None) -> EntryId:
+        """Append an event to its run's partition; when this returns it is as durable as the setting says.
+
+        Raises: StoreUnavailable; the event may then be in the log all the same, and a repeat does no harm.
+        """
+        stamp = () if may_write is None else ("may_write", msgspec.json.encode(sorted(may_write)))
+        pipe = self._client.pipeline(transaction=False)
+        pipe.execute_command("XADD", self._meta.keys_of(run_id).events, "*", "event", event, *stamp)
+        self._safety.add_wait(pipe)
+        replies = await pipe.execute()
+        self._safety.check_wait(replies)
+        return parse_entry_id(replies[0])
+
+    async def epoch(self, partition: int) -> bytes:
+        """Return the partition's epoch, making it where the partition was never touched.
+
+        Raises: StoreUnavailable, also while the projector has yet to mend a partition that lost its cursor.
+        """
+        keys = self._meta.keys[partition]
+        epoch: bytes = await _FOUND.run(self._client, [keys.cursor, keys.feed], [token_bytes(EPOCH_BYTES)])
+        if not epoch:
+            raise StoreUnavailable(f"partition {partition} has lost its cursor: a projector will mend it")
+        return epoch

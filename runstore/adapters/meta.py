@@ -1,0 +1,42 @@
+"""What is fixed when a store is created: the number of partitions and an id."""
+
+from secrets import token_hex
+from typing import Final
+
+from runstore.adapters.connection import StoreClient
+from runstore.core.errors import InvalidRequest, StoreUnavailable
+from runstore.core.ids import RunId
+from runstore.core.partition import DEFAULT_PARTITIONS, partition_of
+from runstore.wire.keys import META, PartitionKeys
+
+MAX_PARTITIONS: Final = 4096
+
+
+class Meta:
+    """The store's partitions and their keys."""
+
+    def __init__(self, partitions: int, store_id: str) -> None:
+        self.partitions = partitions
+        self.store_id = store_id
+        self.keys = tuple(PartitionKeys(partition) for partition in range(partitions))
+
+    def keys_of(self, run_id: RunId) -> PartitionKeys:
+        """Return the keys of the partition that a run lives in."""
+        return self.keys[partition_of(run_id, self.partitions)]
+
+
+async def load_meta(client: StoreClient, partitions: int | None = None) -> Meta:
+    """Read what the store was created with, creating it where it is new (with so many partitions, 16 unless told).
+
+    Raises: InvalidRequest for an impossible number; StoreUnavailable, also where the stored number is none.
+    """
+    if partitions is not None and not 1 <= partitions <= MAX_PARTITIONS:
+        raise InvalidRequest(f"{partitions} is no number of partitions: give one from 1 to {MAX_PARTITIONS}")
+    pipe = client.pipeline(transaction=True)
+    pipe.hsetnx(META, "partitions", str(partitions or DEFAULT_PARTITIONS))
+    pipe.hsetnx(META, "store_id", token_hex(8))
+    pipe.hmget(META, "partitions", "store_id")
+    stored, store_id = (await pipe.execute())[-1]
+    if not stored.isdigit() or not 1 <= int(stored) <= MAX_PARTITIONS:
+        raise StoreUnavailable(f"the field partitions of {META} is no number from 1 to {MAX_PARTITIONS}: mend it")
+    return Meta(int(stored), store_id.decode())

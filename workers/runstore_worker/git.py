@@ -1,0 +1,110 @@
+"""Calls of git that run nothing but git.
+
+A repository is somebody else's: no hooks, no filters, no file system monitor, no submodules, no transport that is a
+command, and no configuration but this module's. Settings that a repository's own configuration could override
+come by `-c`; the file `gitconfig` beside this module holds the one that git takes only from a file when it starts
+git-upload-pack for a local path. Needs git 2.30.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from runstore_worker.complete import complete
+from runstore_worker.environment import base_environment
+from runstore_worker.source import RepositoryError, RepositoryUnreachable, without_secrets
+
+TIMEOUT_S = 300.0
+PASSED_ON = (
+    "GIT_ASKPASS",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "SSH_AUTH_SOCK",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.symlinks=true",
+    "core.attributesFile=/dev/null",
+    "protocol.ext.allow=never",
+    "safe.directory=*",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "gc.autoDetach=false",  # or it would outlive the call, and the lock
+    "maintenance.autoDetach=false",
+    "commit.gpgSign=false",
+)
+ALWAYS = {
+    "LC_ALL": "C",  # one message is looked for
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")),
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+SSH = "ssh -oBatchMode=yes -oControlMaster=no"  # never asks, and leaves no master behind that holds our pipes
+
+
+class GitFailed(Exception):
+    """git ended with an error; the text is its last words."""
+
+    retry = False
+
+
+async def git(
+    *arguments: str | Path, stdin: bytes = b"", env: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+) -> bytes:
+    """Run git and take its output; it is gone with its children when this returns, raises or is cancelled.
+
+    Raises: GitFailed, RepositoryUnreachable (not in time), RepositoryError (no git).
+    """
+    options = [option for setting in SETTINGS for option in ("-c", setting)]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "git",
+            *options,
+            *map(str, arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**_environment(), **(env or {})},
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise RepositoryError("git is not installed") from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            output, said = await process.communicate(stdin)
+    except TimeoutError as error:
+        raise RepositoryUnreachable(f"git took longer than {timeout_s:g} s") from error
+    finally:
+        await complete(_kill(process))
+    if process.returncode:
+        raise GitFailed(_last_words(said))
+    return output
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {"GIT_SSH_COMMAND": SSH, **base_environment(os.environ), **passed_on, **ALWAYS}
+
+
+def _last_words(said: bytes) -> str:
+    """Choose the line that says why: git puts hints after it."""
+    lines = [line.strip() for line in without_secrets(said.decode(errors="replace")).splitlines() if line.strip()]
+    reasons = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
+    return reasons[0].partition(": ")[2][:300] if reasons and ": " in reasons[0] else "".join(reasons[:1])[:300]

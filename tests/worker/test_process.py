@@ -30,7 +30,7 @@ async def test_both_streams_arrive_whole_and_apart(bench):
 
 
 async def test_a_command_that_does_not_exist_is_not_started_and_says_so(bench):
-    outcome = await bench.run("no-such-command", "--now")
+    outcome = await bench.run("no-such-command", "--now", env={"PATH": "/usr/bin:/bin"})
 
     assert outcome == NotStarted(reason="cannot start 'no-such-command --now': No such file or directory")
 

@@ -7,6 +7,7 @@ A call that is cancelled midway closes its connection, so that its reply never r
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha1
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,7 +42,11 @@ def translated() -> Iterator[None]:
 
 
 class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
-    """A client whose failures are StoreUnavailable."""
+    """A client whose failures are StoreUnavailable. `scripts` holds the hashes of scripts that were loaded."""
+
+    def __init__(self, pool: BlockingConnectionPool) -> None:
+        super().__init__(connection_pool=pool)
+        self.scripts: set[str] = set()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command. Raises: StoreUnavailable."""
@@ -73,7 +78,9 @@ class _Pool(BlockingConnectionPool):
             await super().release(connection)
 
 
-def connect(url: str, *, max_connections: int, timeout_s: float, block_ms: int = 0) -> StoreClient:
+def connect(
+    url: str, *, max_connections: int, timeout_s: float, block_ms: int = 0, greeting: "Greeting | None" = None
+) -> StoreClient:
     """Make a client for a `redis://`, `rediss://` or `unix://` URL; nothing is sent yet.
 
     Units: `block_ms` is the longest that a command of this client may block for.
@@ -98,12 +105,12 @@ def connect(url: str, *, max_connections: int, timeout_s: float, block_ms: int =
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
             protocol=2,
-            redis_connect_func=_greet,
+            redis_connect_func=(greeting or Greeting()).greet,
         )
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"the Redis URL cannot be used: {str(error)[:120]}") from None
-    return StoreClient(connection_pool=pool)
+    return StoreClient(pool)
 
 
 def _check_address(port: int | None, path: str) -> None:
@@ -113,15 +120,27 @@ def _check_address(port: int | None, path: str) -> None:
         raise ValueError("after the host comes the number of a database, such as /0")
 
 
-async def _greet(connection: AbstractConnection) -> None:
-    """Log in, and refuse a server that is not a primary: a replica that is cut off answers reads without any error."""
-    await connection.on_connect()
-    await connection.send_command("ROLE")
-    try:
-        role = await connection.read_response()
-    except ResponseError:
-        return
-    check_role(role)
+class Greeting:
+    """Log in, and refuse a server that is not a primary: a replica that is cut off answers reads without any error.
+
+    A server that does not know `ROLE` is asked once only.
+    """
+
+    def __init__(self) -> None:
+        self.knows_role = True
+
+    async def greet(self, connection: AbstractConnection) -> None:
+        """Begin a connection. Raises: StoreUnavailable where the server is a replica."""
+        await connection.on_connect()
+        if not self.knows_role:
+            return
+        await connection.send_command("ROLE")
+        try:
+            role = await connection.read_response()
+        except ResponseError:
+            self.knows_role = False
+        else:
+            check_role(role)
 
 
 def check_role(role: Any) -> None:
@@ -132,16 +151,17 @@ def check_role(role: Any) -> None:
 
 
 class Script:
-    """A Lua script, run by its hash and sent whole only to a server that does not know it yet."""
+    """A Lua script: loaded once for each client, run by its hash, sent whole where the server has forgotten it."""
 
     def __init__(self, lua: str) -> None:
-        from hashlib import sha1
-
         self.lua = lua
         self.sha = sha1(lua.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: StoreClient, keys: Sequence[bytes | str], args: Sequence[bytes | str | int]) -> Any:
         """Run the script. Raises: StoreUnavailable."""
+        if self.sha not in client.scripts:
+            await client.execute_command("SCRIPT LOAD", self.lua)
+            client.scripts.add(self.sha)
         try:
             return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:
@@ -152,19 +172,34 @@ class Connections:
     """The two clients of a store: one for commands that answer at once, one for reads that wait."""
 
     def __init__(self, url: str, *, timeout_s: float = 5.0, max_connections: int = 32, max_blocking: int = 256) -> None:
-        self.client = connect(url, max_connections=max_connections, timeout_s=timeout_s)
-        self.blocking = connect(url, max_connections=max_blocking, timeout_s=timeout_s, block_ms=MAX_BLOCK_MS)
+        self._greeting = Greeting()
+        self.client = connect(url, max_connections=max_connections, timeout_s=timeout_s, greeting=self._greeting)
+        self.blocking = connect(
+            url, max_connections=max_blocking, timeout_s=timeout_s, block_ms=MAX_BLOCK_MS, greeting=self._greeting
+        )
         self.timeout_s = timeout_s
 
     async def ping(self) -> None:
         """Check that the primary answers. Raises: StoreUnavailable."""
+        knew_role = self._greeting.knows_role
+        try:
+            await self._ask()
+        except StoreUnavailable:
+            if self._greeting.knows_role == knew_role:
+                raise
+            # some stand-ins hang up after a command that they do not know
+            await self._ask()
+
+    async def _ask(self) -> None:
         await self.client.execute_command("PING")
+        if not self._greeting.knows_role:
+            return
         try:
             check_role(await self.client.execute_command("ROLE"))
         except StoreUnavailable as error:
-            if not isinstance(error.__cause__, ResponseError):
+            if error.__cause__ is None:
                 await self.client.connection_pool.disconnect()
-                raise
+            raise
 
     async def aclose(self) -> None:
         """Close every connection; may be called twice."""

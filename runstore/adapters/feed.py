@@ -3,18 +3,23 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
-
-from runstore.adapters.connection import MAX_BLOCK_MS, Connections
+from runstore.adapters.connection import MAX_BLOCK_MS, Connections, Script
 from runstore.adapters.log import RedisLog, parse_entry_id
 from runstore.adapters.meta import Meta
 from runstore.core.cursor import FeedSight, Place
-from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.wire.feed import FeedEntry, decode_feed
 
 START: Final = EntryId(0, 0)
 _ENTRIES_A_READ: Final = 128
+_LOG_END: Final = Script("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+return '0-0'
+""")
 
 
 class RedisFeed:
@@ -83,23 +88,19 @@ class RedisFeed:
             return FeedSight(epoch=b"", first=0, last=0, nonce_at=None, last_entry=START, log_end=START)
         keys = self._meta.keys[place.partition]
         pipe = self._client.pipeline(transaction=False)
-        pipe.execute_command("XINFO", "STREAM", keys.events)
         pipe.execute_command("HMGET", keys.cursor, "epoch", "entry")
         pipe.execute_command("XRANGE", keys.feed, "-", "+", "COUNT", 1)
         pipe.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
         pipe.execute_command("XRANGE", keys.feed, b"%d-0" % place.n, b"%d-0" % place.n)
-        info, *rest = await pipe.execute(raise_on_error=False)
-        for reply in rest:
-            if isinstance(reply, Exception):
-                raise StoreUnavailable("the feed could not be read") from reply
-        (epoch, entry), first, last, at = rest
+        (epoch, entry), first, last, at = await pipe.execute()
+        log_end = await _LOG_END.run(self._client, [keys.events], [])
         return FeedSight(
             epoch=epoch or await self._log.epoch(place.partition),
             first=_number(first),
             last=_number(last),
             nonce_at=_decode(at[0]).nonce if at else None,
             last_entry=parse_entry_id(entry) if entry else START,
-            log_end=_log_end(info),
+            log_end=parse_entry_id(log_end),
         )
 
 
@@ -114,10 +115,3 @@ def _decode(row: tuple[bytes, dict[bytes, bytes]]) -> FeedEntry:
 
 def _number(rows: list[tuple[bytes, Any]]) -> int:
     return parse_entry_id(rows[0][0]).ms if rows else 0
-
-
-def _log_end(info: Any) -> EntryId:
-    if isinstance(info, ResponseError) or not isinstance(info, dict):
-        return START
-    found = info.get("last-generated-id") or info.get(b"last-generated-id") or b"0-0"
-    return parse_entry_id(found if isinstance(found, bytes) else str(found).encode())

@@ -50,6 +50,7 @@ class RedisStore:
         """
         connections = Connections(url, timeout_s=timeout_s, max_connections=max_connections)
         try:
+            await connections.ping()
             meta = await load_meta(connections.client, partitions)
         except BaseException:
             await connections.aclose()

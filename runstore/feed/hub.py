@@ -19,16 +19,13 @@ _LOG = logging.getLogger("runstore.feed")
 class Push:
     """One change as it is given to listeners: shared by all of them."""
 
-    __slots__ = ("body", "is_transition", "item", "place", "version")
+    __slots__ = ("body", "item", "place", "version")
 
-    def __init__(
-        self, place: Place, version: Version, body: Body, *, item: HistoryItem | None, is_transition: bool
-    ) -> None:
+    def __init__(self, place: Place, version: Version, body: Body, item: HistoryItem | None) -> None:
         self.place = place
         self.version = version
         self.body = body
         self.item = item
-        self.is_transition = is_transition
 
     @property
     def run(self) -> Run:
@@ -36,9 +33,14 @@ class Push:
         return self.body.run
 
     @property
-    def is_ignored(self) -> bool:
-        """Whether the event changed nothing."""
-        return not self.is_transition if self.item is None else bool(self.item.ignored)
+    def is_transition(self) -> bool:
+        """Whether the run moved on by it: neither mere progress nor an ignored event."""
+        return self.item is not None and not self.item.ignored
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether it tells how far a running run is."""
+        return (self.item is None or not self.item.ignored) and self.run.progress is not None
 
 
 class Rollback(msgspec.Struct, frozen=True, kw_only=True):

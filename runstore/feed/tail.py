@@ -8,7 +8,7 @@ listener.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 
 import msgspec
@@ -26,6 +26,7 @@ from runstore.feed.config import TailConfig
 from runstore.feed.hub import Hub, Push, Rollback
 from runstore.feed.terminal import wait_terminal
 from runstore.ports import Feed
+from runstore.wire.cursor import encode_cursor
 from runstore.wire.feed import FeedEntry
 from runstore.wire.record import Record
 
@@ -49,6 +50,8 @@ class FeedTail:
         self._forgetters: list[Callable[[Rollback], None]] = []
         self._proven_at_s = 0.0
         self._failing = 0
+        self._generation = 0
+        self._text_of: tuple[Place | None, int, str] = None, -1, ""
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -109,6 +112,21 @@ class FeedTail:
         """Return the places of all partitions."""
         return tuple(self._places)
 
+    def cursor_text(self, partitions: Iterable[int] | None = None, latest: Place | None = None) -> str:
+        """Write the cursor of some partitions (None: all) for those who have heard all up to here, and `latest`.
+
+        Needs: for `latest`, that it follows the partition's place at once; that is what `hear` gives.
+        """
+        if partitions is None and latest is self._text_of[0] and self._text_of[1] == self._generation:
+            return self._text_of[2]
+        places = self._places if partitions is None else [self._places[partition] for partition in partitions]
+        if latest is not None:
+            places = [latest if place.partition == latest.partition else place for place in places]
+        text = encode_cursor(tuple(places))
+        if partitions is None:
+            self._text_of = latest, self._generation, text
+        return text
+
     async def passed(self, partition: int, entry_id: EntryId, timeout_s: float | None = None) -> None:
         """Wait until the listeners were told of a commit that folded the log up to the entry.
 
@@ -146,11 +164,16 @@ class FeedTail:
 
         Raises: StoreUnavailable.
         """
-        known = [place for place in cursor if 0 <= place.partition < self.partitions]
+        known = [place for place in cursor if self._can_be(place)]
         standings = {place.partition: Standing.LOST for place in cursor}
         sights = await asyncio.gather(*(self._feed.sight(place) for place in known))
         standings.update({place.partition: judge(place, sight) for place, sight in zip(known, sights, strict=True)})
         return standings
+
+    def _can_be(self, place: Place) -> bool:
+        entry = place.entry or EntryId(0, 0)
+        numbers = place.n, entry.ms, entry.seq
+        return 0 <= place.partition < self.partitions and all(0 <= number < 2**63 for number in numbers)
 
     async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:
         """Read kept feed entries with numbers in (after, upto].
@@ -159,17 +182,15 @@ class FeedTail:
         """
         return await self._feed.read(partition, after, upto)
 
+    def place_of(self, partition: int, entry: FeedEntry) -> Place:
+        """Return the place behind a feed entry."""
+        return _place_of(self._places[partition], entry)
+
     def pushes(self, partition: int, entry: FeedEntry, *, wanted_only: bool = True) -> list[Push]:
         """Make the pushes of a feed entry: of what somebody listens to, or of all."""
-        place = _place_of(self._places[partition], entry)
+        place = self.place_of(partition, entry)
         return [
-            Push(
-                place,
-                Version(entry.n, position),
-                self.bodies.make(change.run, change.output),
-                item=change.item,
-                is_transition=change.is_transition,
-            )
+            Push(place, Version(entry.n, position), self.bodies.make(change.run, change.output), change.item)
             for position, change in enumerate(entry.changes)
             if not wanted_only or self.hub.wants(change.run)
         ]
@@ -215,6 +236,7 @@ class FeedTail:
         if pushes:
             self.hub.dispatch(pushes)
         self.entries += 1
+        self._generation += 1
         self._places[partition] = there
         self._awaited[partition].advance(there)
 
@@ -227,6 +249,7 @@ class FeedTail:
             detail="the store was rolled back or replaced" if lost else "entries of the feed were trimmed unread",
         )
         _LOG.warning("feed_rolled_back", extra={"partitions": sorted(places), "lost": lost})
+        self._generation += 1
         for partition, place in places.items():
             self._places[partition] = place
             if lost:

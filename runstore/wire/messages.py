@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from runstore.core.errors import InvalidRequest
+from runstore.core.errors import InvalidRequest, PayloadTooLarge
 from runstore.core.event import Progress
 from runstore.wire.event import check_depth, explain
 
@@ -89,11 +89,11 @@ _ENCODER: Final = msgspec.json.Encoder()
 def decode_message(text: str) -> ClientMessage:
     """Read a client's message.
 
-    Raises: InvalidRequest, with a sentence that says what to mend.
+    Raises: InvalidRequest or PayloadTooLarge, with a sentence that says what to mend.
     """
     packed = text.encode()
     if len(packed) > MAX_MESSAGE_BYTES:
-        raise InvalidRequest(f"the message has {len(packed)} bytes, over the limit of {MAX_MESSAGE_BYTES}")
+        raise PayloadTooLarge(f"the message has {len(packed)} bytes, over the limit of {MAX_MESSAGE_BYTES}")
     check_depth(packed, "the message")
     try:
         message = _DECODER.decode(packed)

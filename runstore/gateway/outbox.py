@@ -1,0 +1,71 @@
+"""The outbox of one websocket: bounded in bytes, offered to and never waited for."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from runstore.feed import Body
+
+Key = Hashable
+
+
+class Message:
+    """One message: ready bytes, or the head of a `run` message whose body may have to be fetched."""
+
+    __slots__ = ("_body", "_output", "_text", "held_bytes")
+
+    def __init__(self, text: bytes, body: Body | None = None, *, output: bool = True) -> None:
+        self._text = text
+        self._body = body
+        self._output = output
+        self.held_bytes = len(text) + (body.held_bytes(output=output) if body is not None else 0)
+
+    async def encode(self) -> bytes:
+        """Return the whole message.
+
+        Raises: StoreUnavailable where an output cannot be fetched.
+        """
+        if self._body is None:
+            return self._text
+        return b"%b%b}" % (self._text, await self._body.load() if self._output else self._body.bare())
+
+
+class Outbox:
+    """Messages in order; a newer message takes the place of an unsent one with its key, at the end of the row."""
+
+    __slots__ = ("_limit_bytes", "_next", "_waiting", "held_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._waiting: OrderedDict[Key, Message] = OrderedDict()
+        self._next = 0
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def offer(self, message: Message, key: Key | None = None) -> bool:
+        """Take a message, or refuse it where too much is waiting; one that is large alone is taken."""
+        if key is None:
+            self._next += 1
+            key = self._next
+        replaced = self._waiting.pop(key, None)
+        if replaced is not None:
+            self.held_bytes -= replaced.held_bytes
+        if self._waiting and self.held_bytes + message.held_bytes > self._limit_bytes:
+            return False
+        self._waiting[key] = message
+        self.held_bytes += message.held_bytes
+        return True
+
+    def take(self) -> Message | None:
+        """Take out the oldest message."""
+        if not self._waiting:
+            return None
+        _, message = self._waiting.popitem(last=False)
+        self.held_bytes -= message.held_bytes
+        return message
+
+    def clear(self) -> None:
+        """Forget what is waiting."""
+        self._waiting.clear()
+        self.held_bytes = 0

@@ -1,0 +1,248 @@
+"""One websocket: its reader, its writer where there is something to write, and its subscriptions.
+
+The writer first sends what waits in the outbox, then does the connection's jobs: beginning a subscription, looking
+again after a rollback, replaying. A job sends straight to the peer and so goes at the peer's pace; the feed only
+offers to the outbox, and a peer that leaves it full is closed and comes back with its cursor.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Protocol, TypeVar
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from runstore.core.errors import AmbiguousRunId, InvalidRequest, PayloadTooLarge, RunstoreError, StoreUnavailable
+from runstore.gateway.outbox import Key, Message, Outbox
+from runstore.gateway.socket_config import PushConfig
+from runstore.wire.messages import (
+    MAX_MESSAGE_BYTES,
+    MAX_SUBSCRIPTIONS,
+    ErrorMessage,
+    ServerMessage,
+    Subscribe,
+    decode_message,
+    encode_message,
+    named_id,
+)
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger("runstore.gateway.socket")
+Job = Callable[[], Awaitable[None]]
+TRY_AGAIN_LATER = WSCloseCode.TRY_AGAIN_LATER
+
+
+class Subscribed(Protocol):
+    """A subscription as its connection knows it."""
+
+    async def begin(self) -> None:
+        """Join, look and speak; raise what was wrong with it."""
+        ...
+
+    def leave(self) -> None:
+        """Hear nothing more."""
+        ...
+
+
+class Connection:
+    """Serve one prepared websocket until it is closed from either side."""
+
+    __slots__ = (
+        "__weakref__",
+        "_closer",
+        "_config",
+        "_jobs",
+        "_make",
+        "_outbox",
+        "_subscriptions",
+        "_transport",
+        "_writer",
+        "_ws",
+    )
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        config: PushConfig,
+        make: Callable[["Connection", Subscribe], Subscribed],
+    ) -> None:
+        self._ws = ws
+        self._transport = transport
+        self._config = config
+        self._make = make
+        self._outbox = Outbox(config.outbox_bytes)
+        self._jobs: deque[Job] = deque()
+        self._subscriptions: dict[str, Subscribed] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self._closer: asyncio.Task[None] | None = None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection takes nothing more."""
+        return self._closer is not None
+
+    async def serve(self) -> None:
+        """Read messages until the websocket is closed; returns when it is, and nothing of it is left."""
+        try:
+            while not self.is_closing:
+                message = await self._ws.receive()
+                if message.type is WSMsgType.TEXT:
+                    self._take(message.data)
+                elif message.type is WSMsgType.BINARY:
+                    self.close(WSCloseCode.UNSUPPORTED_DATA, "messages are JSON in text frames")
+                else:
+                    break
+            if self._closer is not None:
+                await asyncio.wait([self._closer])
+        finally:
+            self._silence()
+            if self._closer is not None:
+                self._closer.cancel()
+            if self._ws.close_code == WSCloseCode.ABNORMAL_CLOSURE:
+                self._abort()
+
+    def offer(self, message: Message, key: Key | None = None) -> None:
+        """Let a message be sent when the peer takes it; a peer that lets too much wait is closed."""
+        if self.is_closing:
+            return
+        if self._outbox.offer(message, key):
+            self._wake()
+        else:
+            _LOG.info("outbox_full", extra={"held_bytes": self._outbox.held_bytes})
+            self.close(TRY_AGAIN_LATER, "the client reads too slowly: reconnect and resume by cursor")
+
+    def tell(self, message: ServerMessage) -> None:
+        """Offer a message that is no push."""
+        self.offer(Message(encode_message(message)))
+
+    async def send(self, message: Message) -> None:
+        """Send at the peer's pace; for jobs only."""
+        await self._ws.send_frame(await self.persist(message.encode), WSMsgType.TEXT)
+
+    def do(self, job: Job) -> None:
+        """Let the writer do a job once everything offered before was sent."""
+        if not self.is_closing:
+            self._jobs.append(job)
+            self._wake()
+
+    def end(self, subscription_id: str, subscription: Subscribed) -> None:
+        """Forget a subscription that is over."""
+        subscription.leave()
+        if self._subscriptions.get(subscription_id) is subscription:
+            del self._subscriptions[subscription_id]
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the websocket; what waits is dropped, and nothing is sent after the close frame."""
+        if self._closer is None:
+            self._silence()
+            self._closer = asyncio.create_task(self._close(code, reason), name="socket-closer")
+
+    async def persist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask the store, again and again while it cannot be reached, for a bounded time.
+
+        Raises: StoreUnavailable.
+        """
+        end_s, pause_s = monotonic() + self._config.retry_s, 0.1
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailable:
+                if monotonic() + pause_s > end_s:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2.0, pause_s * 2)
+
+    def _take(self, text: str) -> None:
+        try:
+            message = decode_message(text)
+            if isinstance(message, Subscribe):
+                self._subscribe(message)
+            else:
+                self._unsubscribe(message.id)
+        except RunstoreError as error:
+            self.tell(ErrorMessage(id=named_id(text), code=error.code, detail=error.detail))
+            if isinstance(error, PayloadTooLarge):
+                self.do(self._close_long)
+
+    async def _close_long(self) -> None:
+        self.close(WSCloseCode.MESSAGE_TOO_BIG, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+
+    def _subscribe(self, message: Subscribe) -> None:
+        if message.id in self._subscriptions:
+            raise InvalidRequest(f"there is a subscription {message.id!r} already: unsubscribe it, or take another id")
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise InvalidRequest(f"the limit is {MAX_SUBSCRIPTIONS} subscriptions on a connection")
+        subscription = self._make(self, message)
+        self._subscriptions[message.id] = subscription
+        self.do(lambda: self._begin(message.id, subscription))
+
+    def _unsubscribe(self, subscription_id: str) -> None:
+        subscription = self._subscriptions.get(subscription_id)
+        if subscription is None:
+            raise InvalidRequest(f"there is no subscription {subscription_id!r}")
+        self.end(subscription_id, subscription)
+
+    async def _begin(self, subscription_id: str, subscription: Subscribed) -> None:
+        if self._subscriptions.get(subscription_id) is not subscription:
+            return
+        try:
+            await subscription.begin()
+        except RunstoreError as error:
+            if self._subscriptions.get(subscription_id) is subscription:
+                self.end(subscription_id, subscription)
+                self.tell(ErrorMessage(id=subscription_id, code=error.code, detail=_detail(error)))
+
+    def _wake(self) -> None:
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="socket-writer")
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                message = self._outbox.take()
+                if message is not None:
+                    await self.send(message)
+                elif self._jobs:
+                    await self._jobs.popleft()()
+                else:
+                    break
+        except StoreUnavailable:
+            self.close(TRY_AGAIN_LATER, "the store cannot be reached: reconnect and resume by cursor")
+        except ConnectionError:
+            self._abort()  # the peer is gone; the reader hears of it too
+        except Exception:  # noqa: BLE001 - a bug closes this socket only, and loudly
+            _LOG.exception("socket_failed")
+            self.close(WSCloseCode.INTERNAL_ERROR, "the gateway failed: reconnect and resume by cursor")
+        finally:
+            self._writer = None
+
+    def _silence(self) -> None:
+        for subscription in self._subscriptions.values():
+            subscription.leave()
+        self._subscriptions.clear()
+        self._jobs.clear()
+        self._outbox.clear()
+        if self._writer is not None and self._writer is not asyncio.current_task():
+            self._writer.cancel()
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(self._config.close_s):
+                await self._ws.close(code=code, message=reason.encode())
+        except (TimeoutError, ConnectionError):
+            self._abort()
+        if self._ws.close_code == WSCloseCode.ABNORMAL_CLOSURE:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _detail(error: RunstoreError) -> str:
+    if isinstance(error, AmbiguousRunId):
+        return f"{error.detail} ({', '.join(error.candidates)})"
+    return error.detail

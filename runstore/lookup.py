@@ -50,6 +50,10 @@ class Lookup:
         if kept is not None:
             self._kept.move_to_end(run_id)
             return kept.record
+        return await self.fresh(run_id)
+
+    async def fresh(self, run_id: RunId) -> Record | None:
+        """Get a run's record as the store has it now: what was ignored after the end is in it too."""
         while True:
             generation = self._generation
             record = await self._ask(run_id)

@@ -79,7 +79,7 @@ class ApiTokens:
         self._asked_at = float("-inf")
         self._loading: asyncio.Task[None] | None = None
 
-    async def authenticate(self, bearer: str, digest: bytes) -> Principal | None:  # noqa: ARG002 - of the chain
+    async def authenticate(self, bearer: str, digest: bytes) -> Principal | None:
         """Say whose a token is."""
         now = time.monotonic()
         known = self._by_digest.get(digest)
@@ -146,7 +146,9 @@ def bearer_of(request: web.Request, *, websocket: bool = False) -> str:
             raise Unauthorized("the Authorization header must be 'Bearer' and one token")
         return bearer
     if websocket:
-        offered = (one.strip() for line in request.headers.getall("Sec-WebSocket-Protocol", ()) for one in line.split(","))
+        offered = (
+            one.strip() for line in request.headers.getall("Sec-WebSocket-Protocol", ()) for one in line.split(",")
+        )
         bearers = [one[len(WEBSOCKET_BEARER) :] for one in offered if one.startswith(WEBSOCKET_BEARER)]
         if len(bearers) == 1 and bearers[0]:
             return bearers[0]

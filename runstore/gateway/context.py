@@ -1,21 +1,30 @@
 """What every handler works with: the services of a gateway, and who is asking."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from runstore.core.cursor import Cursor, Place
+from runstore.core.ids import RunId
 from runstore.core.principal import Principal
 from runstore.gateway.config import GatewayConfig
 from runstore.ports import Feed, Log, Outputs, RunLogs, Runs, Served, Tokens
+from runstore.wire.cursor import encode_cursor
 
 if TYPE_CHECKING:
     from runstore.feed import FeedTail
     from runstore.gateway.auth import Authentication
+    from runstore.gateway.body import Reserve
     from runstore.gateway.readiness import Readiness
+    from runstore.gateway.served import ServedProjects
     from runstore.lookup import Lookup
     from runstore.resolve import Resolver
+
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -53,7 +62,7 @@ class Store(Protocol):
 
     @property
     def logs(self) -> RunLogs:
-        """stdout and stderr of runs."""
+        """The output streams of runs."""
         ...
 
     async def ping(self) -> object:
@@ -84,6 +93,8 @@ class Services:
         resolver: "Resolver",
         auth: "Authentication",
         readiness: "Readiness",
+        served: "ServedProjects",
+        reserve: "Reserve",
     ) -> None:
         self.store = store
         self.config = config
@@ -92,8 +103,39 @@ class Services:
         self.resolver = resolver
         self.auth = auth
         self.readiness = readiness
+        self.served = served
+        self.reserve = reserve
         self.stopping = asyncio.Event()
-        self.commits: set[asyncio.Task[object]] = set()
+        self.big_outputs = asyncio.Semaphore(config.big_outputs_at_once)
+        self._commits: set[asyncio.Task[Any]] = set()
+        self._cursors: dict[int, tuple[Place, str]] = {}
+
+    async def commit(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what must not stop midway when its caller hangs up."""
+        task = asyncio.create_task(work)
+        self._commits.add(task)
+        task.add_done_callback(self._committed)
+        return await asyncio.shield(task)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Let what was begun by `commit` end."""
+        if self._commits:
+            await asyncio.wait(self._commits, timeout=timeout_s)
+
+    def cursor_text(self, run_id: RunId, seen: Cursor) -> str:
+        """Write the cursor of one run, out of the places as they were seen before the run was read."""
+        place = seen[self.tail.partition_of(run_id)]
+        kept = self._cursors.get(place.partition)
+        if kept is not None and kept[0] is place:
+            return kept[1]
+        text = encode_cursor((place,))
+        self._cursors[place.partition] = place, text
+        return text
+
+    def _committed(self, task: asyncio.Task[Any]) -> None:
+        self._commits.discard(task)
+        if not task.cancelled():
+            task.exception()
 
 
 SERVICES: Final = web.AppKey("services", Services)

@@ -1,0 +1,187 @@
+"""The gateway: what looks runs up, takes what is published, and pushes what becomes of it, over HTTP."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from aiohttp import web
+
+from runstore.feed import FeedTail
+from runstore.gateway.auth import ApiTokens, Authentication, refresh
+from runstore.gateway.body import Reserve
+from runstore.gateway.config import GatewayConfig
+from runstore.gateway.context import SERVICES, Services, Store
+from runstore.gateway.door import Outermost, door, guard
+from runstore.gateway.openapi import DOCUMENT, describe, router_path
+from runstore.gateway.protocol import GuardedServer
+from runstore.gateway.readiness import Readiness
+from runstore.gateway.route import Route
+from runstore.gateway.routes import ROUTES
+from runstore.gateway.served import ServedProjects
+from runstore.lookup import Lookup
+from runstore.resolve import Resolver
+
+_access_log = logging.getLogger("runstore.gateway.access")
+_log = logging.getLogger("runstore.gateway")
+
+
+class Gateway:
+    """One gateway over an opened store. `start` returns once it answers, `stop` once nothing of it is left."""
+
+    def __init__(self, store: Store, config: GatewayConfig | None = None) -> None:
+        self._store = store
+        self._config = config or GatewayConfig()
+        self._runner: GuardedRunner | None = None
+        self._tail: FeedTail | None = None
+        self._services: Services | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self._stopping: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+        self._address = (self._config.host, self._config.port)
+
+    @property
+    def url(self) -> str:
+        """Where the gateway answers."""
+        host, port = self._address
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
+        return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Where the websocket is."""
+        return "ws" + self.url.removeprefix("http") + "/v1/ws"
+
+    @property
+    def services(self) -> Services:
+        """What the handlers share.
+
+        Needs: a started gateway.
+        """
+        assert self._services is not None
+        return self._services
+
+    async def start(self) -> None:
+        """Begin to answer.
+
+        Raises: StoreUnavailable; OSError where the address is taken.
+        """
+        if self._services is not None:
+            return
+        config, store = self._config, self._store
+        tokens = ApiTokens(store.tokens, stale_s=config.tokens_stale_s, timeout_s=config.store_timeout_s)
+        await tokens.reload()
+        tail = FeedTail(store.feed, store.outputs.view)
+        await tail.start()
+        self._tail = tail
+        try:
+            services = make_services(store, config, tail, Authentication([tokens]))
+            await services.readiness.turn()
+            self._watches = [
+                asyncio.create_task(refresh(tokens, config.tokens_refresh_s), name="gateway-tokens"),
+                asyncio.create_task(services.readiness.watch(config.ready_every_s), name="gateway-readiness"),
+                asyncio.create_task(tail.wait(), name="gateway-tail"),
+            ]
+            self._runner = GuardedRunner(make_app(services), config)
+            await self._runner.setup()
+            site = web.TCPSite(
+                self._runner, config.host, config.port, backlog=config.backlog, reuse_port=config.reuse_port or None
+            )
+            await site.start()
+            self._address = (config.host, self._runner.addresses[0][1])
+            self._services = services
+        except BaseException:
+            await self._end()
+            raise
+        _log.info("gateway_started", extra={"url": self.url})
+
+    async def stop(self) -> None:
+        """Stop: no new request is taken, open sockets are told, what was begun gets its time; may be called twice."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="gateway-stop")
+        await asyncio.shield(self._stopping)
+
+    async def wait(self) -> None:
+        """Return after `stop`; raise what the gateway died of."""
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            done, _ = await asyncio.wait({stopped, *self._watches}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        for task in done:
+            if task is not stopped and not task.cancelled() and self._stopping is None:
+                task.result()
+                raise RuntimeError(f"{task.get_name()} ended by itself")
+        await self._stopped.wait()
+
+    async def _stop(self) -> None:
+        if self._services is not None:
+            self._services.stopping.set()
+            await self._services.settle(self._config.shutdown_s)
+        await self._end()
+        self._stopped.set()
+
+    async def _end(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for watch in self._watches:
+            watch.cancel()
+        for watch in self._watches:
+            with suppress(asyncio.CancelledError, Exception):
+                await watch
+        if self._tail is not None:
+            await self._tail.stop()
+
+
+class GuardedRunner(web.AppRunner):
+    """aiohttp's runner with our own connections and, around every handler, our own errors."""
+
+    def __init__(self, app: web.Application, config: GatewayConfig) -> None:
+        super().__init__(app, shutdown_timeout=config.shutdown_s)
+        self._config = config
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        handler: Outermost = made.request_handler
+        return GuardedServer(guard(handler), self._config, request_factory=made.request_factory, access_log=_access_log)
+
+
+def make_services(store: Store, config: GatewayConfig, tail: FeedTail, auth: Authentication) -> Services:
+    """Make what the handlers share."""
+    lookup = Lookup(store.runs, store.outputs, cache_bytes=config.cache_bytes)
+    tail.on_rollback(lambda _: lookup.forget_all())
+    return Services(
+        store=store,
+        config=config,
+        tail=tail,
+        lookup=lookup,
+        resolver=Resolver(store.runs, lookup),
+        auth=auth,
+        readiness=Readiness(store, tail, lag_s=config.ready_lag_s, timeout_s=config.store_timeout_s),
+        served=ServedProjects(store.served),
+        reserve=Reserve(config.max_bodies_bytes),
+    )
+
+
+def make_app(services: Services) -> web.Application:
+    """Make the application: its router and its OpenAPI document, both from the table of routes."""
+    routes: dict[web.AbstractRoute, Route] = {}
+    app = web.Application(middlewares=[door(routes)], client_max_size=services.config.max_event_body_bytes)
+    app[SERVICES] = services
+    app[DOCUMENT] = describe(ROUTES, _version())
+    resources: dict[str, web.Resource] = {}
+    for route in ROUTES:
+        resource = resources.get(route.path)
+        if resource is None:
+            resource = resources[route.path] = app.router.add_resource(router_path(route.path))
+        methods = ("GET", "HEAD") if route.method == "GET" and not route.is_websocket else (route.method,)
+        for method in methods:
+            routes[resource.add_route(method, route.handler)] = route
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("runstore")
+    except PackageNotFoundError:
+        return "0"

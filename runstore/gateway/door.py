@@ -1,0 +1,136 @@
+"""The door: everything that is checked before a handler hears of a request, and every error turned into a problem.
+
+In this order: the address can be read, the caller is known, the origin is let in, the route exists, its scope is held,
+its query parameters are known, the body is not encoded. Under /v1 nothing answers without a valid token, not even that
+an address does not exist.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from runstore.core.errors import Forbidden, RunstoreError
+from runstore.core.principal import Principal, Scope
+from runstore.gateway.context import CALLER, SERVICES, Services
+from runstore.gateway.problems import HttpProblem, problem, respond, respond_to, respond_to_http
+from runstore.gateway.query import check_names
+from runstore.gateway.route import Route
+
+Outermost = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_GUARDED: Final = ("/v1", "/mcp")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_log = logging.getLogger("runstore.gateway")
+
+
+def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
+    """Make the middleware that stands before the routes."""
+
+    @web.middleware
+    async def enter(request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = routes.get(request.match_info.route)
+        check_target(request.raw_path)
+        services = request.app[SERVICES]
+        if (route is not None and not route.is_open) or (route is None and is_guarded(request.path)):
+            await _admit(request, services, route)
+        if route is not None:
+            if request.rel_url.raw_query_string:
+                check_names(request, route.query_names)
+            encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+            if encoding not in {"", "identity"}:
+                raise HttpProblem(
+                    "unsupported_media_type", "send the body as it is, without Content-Encoding", close=True
+                )
+        return await handler(request)
+
+    return enter
+
+
+async def _admit(request: web.Request, services: Services, route: Route | None) -> None:
+    caller = await services.auth.caller(request, websocket=route is not None and route.is_websocket)
+    request[CALLER] = caller
+    if "Origin" in request.headers:
+        check_origin(request, services.config.allowed_origins)
+    if route is not None and route.scope is not None:
+        check_scope(caller.principal, route.scope)
+
+
+def guard(handle: Outermost) -> Outermost:
+    """Turn whatever leaves a handler into a problem; nothing but answers goes further out."""
+
+    async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except RunstoreError as error:
+            return respond_to(error)
+        except web.HTTPException as error:
+            return respond_to_http(error)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:  # noqa: BLE001 - a bug, told as one
+            _log.exception("request_failed", extra={"method": request.method, "path": request.path[:200]})
+            return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
+
+    return guarded
+
+
+def check_target(raw: str) -> None:
+    """Check that the address of a request can be read.
+
+    Raises: HttpProblem.
+    """
+    if raw.isascii() and "%" not in raw:
+        return
+    if _BAD_PERCENT.search(raw):
+        raise HttpProblem("bad_request", "a '%' in the address must be followed by two hex digits")
+    try:
+        unquote_to_bytes(raw.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise HttpProblem("bad_request", "the address is not UTF-8") from None
+
+
+def is_guarded(path: str) -> bool:
+    """Whether an address answers to nobody without a token."""
+    return any(path == head or path.startswith(head + "/") for head in _GUARDED)
+
+
+def check_scope(principal: Principal, scope: Scope) -> None:
+    """Check that a caller has a scope.
+
+    Raises: Forbidden, naming it.
+    """
+    if not principal.may(scope):
+        raise Forbidden(f"the token lacks the scope {scope.value}")
+
+
+def check_origin(request: web.Request, allowed: frozenset[str]) -> None:
+    """Check that a browser's page comes from this gateway or from an origin that was let in.
+
+    Raises: Forbidden.
+    """
+    for origin in request.headers.getall("Origin"):
+        if origin in allowed or "*" in allowed or _is_own(origin, request.headers.get("Host", "")):
+            continue
+        raise Forbidden(f"the origin {origin[:100]!r} is not let in here: add it to allowed_origins")
+
+
+def _is_own(origin: str, host: str) -> bool:
+    try:
+        page = urlsplit(origin)
+        port = page.port or _DEFAULT_PORTS.get(page.scheme)
+        here = urlsplit(f"{page.scheme}://{host}")
+        return (
+            page.scheme in _DEFAULT_PORTS
+            and bool(page.hostname)
+            and page.hostname == here.hostname
+            and port == (here.port or _DEFAULT_PORTS[page.scheme])
+        )
+    except ValueError:
+        return False

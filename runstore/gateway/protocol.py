@@ -1,0 +1,181 @@
+"""What aiohttp's server leaves to us: timers for what stalls, a bound on connections, and problems for what is no HTTP.
+
+Three timers a connection: the head of a request must arrive in time (408), a peer must read what was sent to it (its
+connection is cut), and aiohttp's own closes what stays idle.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import LineTooLong
+
+from runstore.gateway.config import GatewayConfig
+from runstore.gateway.problems import CONTENT_TYPE, problem, respond
+from runstore.wire.views import encode
+
+_log = logging.getLogger("runstore.gateway")
+
+
+class AccessLog(AbstractAccessLogger):
+    """One line a request: never its query, which may hold what a caller should not have put there, nor its headers."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Log one request."""
+        self.logger.info(
+            "request",
+            extra={
+                "method": request.method,
+                "path": request.path[:200],
+                "status": response.status,
+                "bytes": response.body_length,
+                "ms": round(time * 1000, 2),
+                "peer": request.remote,
+            },
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody reads the log."""
+        return self.logger.isEnabledFor(logging.INFO)
+
+
+class GuardedConnection(web.RequestHandler):
+    """One connection, with timers."""
+
+    def __init__(self, manager: "GuardedServer", config: GatewayConfig, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._guard = manager
+        self._config = config
+        self._address: str | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, unless its address has too many."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._guard.admit(self._address):
+            _log.warning("too_many_connections", extra={"peer": self._address})
+            self._abort()
+            return
+        self._start_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        if self._address is not None:
+            self._guard.release(self._address)
+            self._address = None
+        for timer in (self._head_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a head that they begin and do not end must end in time."""
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._head_timer is None and data:
+                self._start_head_timer()
+        elif self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def pause_writing(self) -> None:
+        """Begin to count how long the peer leaves what was sent unread."""
+        super().pause_writing()
+        self._stall_timer = self._loop.call_later(self._config.write_stall_s, self._abort)
+
+    def resume_writing(self) -> None:
+        """Stop counting."""
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read as a request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun already")
+        if status >= 500:
+            _log.error("connection_failed", exc_info=exc)
+            return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
+        _log.info("malformed_request", extra={"peer": request.remote, "kind": type(exc).__name__})
+        if isinstance(exc, LineTooLong):
+            told = problem("head_too_large", "the request line or a header is over the limit")
+        else:
+            told = problem("bad_request", "this cannot be read as HTTP/1.1")
+        return respond(told, close=True)
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self._loop.call_later(self._config.head_timeout_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        transport = self.transport
+        if transport is None or self._waiter is None or self._waiter.done():
+            return
+        body = encode(problem("request_timeout", "the head of the request did not arrive in time"))
+        transport.write(
+            b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (CONTENT_TYPE.encode(), len(body), body)
+        )
+        self.force_close()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class GuardedServer(web.Server):
+    """The connections of one gateway."""
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        config: GatewayConfig,
+        *,
+        request_factory: Any,
+        access_log: logging.Logger,
+    ) -> None:
+        super().__init__(handler, request_factory=request_factory, handler_cancellation=True)
+        self._config = config
+        self._open: Counter[str] = Counter()
+        self._options: dict[str, Any] = {
+            "loop": asyncio.get_running_loop(),
+            "keepalive_timeout": config.keepalive_s,
+            "access_log_class": AccessLog,
+            "access_log": access_log,
+            "max_line_size": config.max_head_line_bytes,
+            "max_field_size": config.max_head_line_bytes,
+            "max_headers": config.max_headers,
+            "lingering_time": 2.0,
+            "auto_decompress": False,
+        }
+
+    def __call__(self) -> GuardedConnection:
+        """Make the protocol of a new connection."""
+        return GuardedConnection(self, self._config, **self._options)
+
+    def admit(self, address: str) -> bool:
+        """Count a connection; false where its address has too many."""
+        self._open[address] += 1
+        return not 0 < self._config.connections_per_address < self._open[address]
+
+    def release(self, address: str) -> None:
+        """Count a connection no longer."""
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]

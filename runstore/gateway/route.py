@@ -1,0 +1,51 @@
+"""What is known about one route: enough to serve it, and to describe it."""
+
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from runstore.core.principal import Scope
+
+
+class Param(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter of a route."""
+
+    name: str
+    where: Literal["path", "query", "header"]
+    description: str
+    type: Any = str
+    repeated: bool = False
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer that is no problem. `type` None: the answer has no body, or none that a schema describes."""
+
+    status: int
+    description: str
+    type: Any = None
+    media: str | None = "application/json"
+    headers: tuple[str, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One method at one address. `scope` None: any valid token will do; `is_open`: none is needed."""
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    summary: str
+    replies: tuple[Reply, ...]
+    scope: Scope | None = None
+    params: tuple[Param, ...] = ()
+    body: Any = None
+    problems: tuple[str, ...] = ()
+    is_open: bool = False
+    is_websocket: bool = False
+
+    @cached_property
+    def query_names(self) -> frozenset[str]:
+        """The query parameters that the route knows."""
+        return frozenset(param.name for param in self.params if param.where == "query")

@@ -1,0 +1,199 @@
+"""The table of routes: the router and the OpenAPI document are made from it, and nothing else answers."""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from runstore.core.principal import Scope
+from runstore.core.status import Status
+from runstore.gateway.cancel import post_cancel
+from runstore.gateway.health import Health, get_healthz, get_readyz
+from runstore.gateway.openapi import get_openapi
+from runstore.gateway.outputs import OutputView, get_named_output, get_output
+from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
+from runstore.gateway.route import Param, Reply, Route
+from runstore.gateway.runs import RunPage, get_run, list_runs
+from runstore.gateway.submit import RunBody, post_run
+from runstore.gateway.transitions import PublicEvent, Published, post_transition
+from runstore.wire.event import Tag
+from runstore.wire.views import RunView
+
+_RUN_ID: Final = Param(
+    name="run_id",
+    where="path",
+    description="A run id, or a prefix of at least 4 hex digits (dashes optional, any case).",
+)
+_FULL_RUN_ID: Final = Param(name="run_id", where="path", description="A whole run id.")
+_AFTER: Final = Param(
+    name="after", where="query", description="A cursor: the answer is never from before it. Waits up to 5 s for that."
+)
+_IF_NONE_MATCH: Final = Param(name="If-None-Match", where="header", description="Entity tags; 304 where one matches.")
+_PREFER: Final = Param(
+    name="Prefer",
+    where="header",
+    description="wait=N (1 to 60): hold the answer until the run has ended or N seconds passed.",
+)
+_TIME: Final = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+_FIND: Final = ("invalid_run_id", "run_not_found", "ambiguous_run_id", "cursor_lost")
+_RUN_HEADERS: Final = ("ETag", "Runstore-Cursor", "Preference-Applied")
+_OUTPUT_HEADERS: Final = ("ETag", "Runstore-Cursor", "Accept-Ranges")
+_POSTED_HEADERS: Final = ("Runstore-Cursor", "Location", "Preference-Applied")
+_BODY: Final = ("payload_too_large", "unsupported_media_type", "request_timeout", "rate_limited")
+_UNCHANGED: Final = Reply(status=304, description="Nothing changed.", media=None, headers=("ETag", "Runstore-Cursor"))
+
+
+def _filter(name: str, description: str, type_: Any = str, *, repeated: bool = False) -> Param:
+    return Param(name=name, where="query", description=description, type=type_, repeated=repeated)
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        method="GET",
+        path="/v1/runs/{run_id}",
+        handler=get_run,
+        summary="Look a run up.",
+        scope=Scope.READ,
+        params=(_RUN_ID, _AFTER, _IF_NONE_MATCH, _PREFER),
+        replies=(Reply(status=200, description="The run.", type=RunView, headers=_RUN_HEADERS), _UNCHANGED),
+        problems=_FIND,
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs",
+        handler=list_runs,
+        summary="List runs, newest first.",
+        scope=Scope.READ,
+        params=(
+            _filter("project_name", "Runs of this project."),
+            _filter("status", "Runs in any of these statuses; empty means any.", Status, repeated=True),
+            _filter("commit_sha", "Runs of this commit, or of commits that begin so."),
+            _filter("tag", "Runs that have all of these tags.", Tag, repeated=True),
+            _filter("created_after", "Runs created after this time.", _TIME),
+            _filter("created_before", "Runs created before this time.", _TIME),
+            _filter("finished_after", "Runs that ended, or were heard to have, after this time.", _TIME),
+            _filter(
+                "limit",
+                f"Most runs of a page; {DEFAULT_LIMIT} unless told.",
+                Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)],
+            ),
+            _filter("cursor", "next_cursor of the page before."),
+            _AFTER,
+        ),
+        replies=(Reply(status=200, description="A page.", type=RunPage, headers=("Runstore-Cursor",)),),
+        problems=("cursor_lost",),
+    ),
+    Route(
+        method="POST",
+        path="/v1/runs",
+        handler=post_run,
+        summary="Ask for a run.",
+        scope=Scope.WRITE,
+        params=(
+            Param(
+                name="Idempotency-Key",
+                where="header",
+                description="The same key and body give the same run.",
+                type=Annotated[str, msgspec.Meta(min_length=1, max_length=255)],
+            ),
+            _PREFER,
+        ),
+        body=RunBody,
+        replies=(
+            Reply(status=202, description="The run as it stands.", type=RunView, headers=_POSTED_HEADERS),
+            Reply(
+                status=200, description="The run, which has ended (mode sync).", type=RunView, headers=_POSTED_HEADERS
+            ),
+        ),
+        problems=("unknown_project", "invalid_run_id", "idempotency_conflict", *_BODY),
+    ),
+    Route(
+        method="POST",
+        path="/v1/runs/{run_id}/cancel",
+        handler=post_cancel,
+        summary="Cancel a run.",
+        scope=Scope.WRITE,
+        params=(_RUN_ID,),
+        replies=(
+            Reply(
+                status=202, description="The run, asked to be cancelled.", type=RunView, headers=("Runstore-Cursor",)
+            ),
+            Reply(status=200, description="The run, which had ended.", type=RunView, headers=("Runstore-Cursor",)),
+        ),
+        problems=("invalid_run_id", "run_not_found", "ambiguous_run_id", *_BODY),
+    ),
+    Route(
+        method="POST",
+        path="/v1/runs/{run_id}/transitions",
+        handler=post_transition,
+        summary="Publish one event of a run.",
+        scope=Scope.PUBLISH,
+        params=(_FULL_RUN_ID,),
+        body=PublicEvent,
+        replies=(
+            Reply(status=202, description="The event is in the log.", type=Published, headers=("Runstore-Cursor",)),
+        ),
+        problems=("invalid_run_id", "run_not_found", *_BODY),
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run_id}/output",
+        handler=get_output,
+        summary="Read the full payload of a run, uncut.",
+        scope=Scope.READ,
+        params=(
+            _RUN_ID,
+            _AFTER,
+            _IF_NONE_MATCH,
+            Param(name="Range", where="header", description="One range of bytes."),
+            Param(name="If-Range", where="header", description="The entity tag that the range is of."),
+        ),
+        replies=(
+            Reply(status=200, description="The payload.", type=OutputView, headers=_OUTPUT_HEADERS),
+            Reply(status=206, description="A range of it.", headers=(*_OUTPUT_HEADERS, "Content-Range")),
+            _UNCHANGED,
+        ),
+        problems=(*_FIND, "output_not_found", "range_not_satisfiable"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run_id}/output/{name}",
+        handler=get_named_output,
+        summary="Read one key of a run's outputs, whole.",
+        scope=Scope.READ,
+        params=(
+            _RUN_ID,
+            Param(name="name", where="path", description="A key of `outputs`, percent-encoded."),
+            _AFTER,
+            _IF_NONE_MATCH,
+        ),
+        replies=(
+            Reply(status=200, description="Its value.", headers=("ETag", "Runstore-Cursor")),
+            _UNCHANGED,
+        ),
+        problems=(*_FIND, "output_not_found"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/openapi.json",
+        handler=get_openapi,
+        summary="This document.",
+        replies=(Reply(status=200, description="The document."),),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=get_healthz,
+        summary="Ask whether the process lives.",
+        is_open=True,
+        replies=(Reply(status=200, description="It does.", type=Health),),
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=get_readyz,
+        summary="Ask whether the store can be reached and the projector keeps up.",
+        is_open=True,
+        replies=(Reply(status=200, description="Both.", type=Health),),
+        problems=("store_unavailable",),
+    ),
+)

@@ -1,0 +1,155 @@
+"""The commit: all writes of a batch, its feed entry and the new cursor in one step, if the cursor is as it was read.
+
+A script that fails midway keeps what it wrote before, so this one checks first and writes after: the nonce, then the
+type of every key it is going to write, then the feed, whose number can be written once only. It knows no rule of runs.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from runstore.adapters.connection import Script, StoreClient
+from runstore.core.event import EntryId
+from runstore.core.ids import RunId
+from runstore.wire.keys import PartitionKeys
+
+MOST_ARGUMENTS: Final = 2000
+_COMMIT: Final = Script("""
+if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return {'lost'} end
+local needs = {HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', XADD = 'stream'}
+local seen, wrong, total, i = {}, {'wrong'}, #ARGV, 6
+while i <= total do
+  local need, key = needs[ARGV[i + 1]], ARGV[i + 2]
+  if need and not seen[key] then
+    seen[key] = true
+    local kind = redis.call('TYPE', key)
+    if type(kind) == 'table' then kind = kind.ok end
+    if kind ~= 'none' and kind ~= need then wrong[#wrong + 1] = key end
+  end
+  i = i + 1 + tonumber(ARGV[i])
+end
+if #wrong > 1 then return wrong end
+local told = redis.pcall('XADD', KEYS[2], ARGV[3] .. '-0', 'c', ARGV[5])
+if type(told) == 'table' and told.err then return {'feed', told.err} end
+i = 6
+while i <= total do
+  local argc = tonumber(ARGV[i])
+  if ARGV[i + 1] == 'XADD' then
+    redis.pcall(unpack(ARGV, i + 1, i + argc))
+  else
+    redis.call(unpack(ARGV, i + 1, i + argc))
+  end
+  i = i + 1 + argc
+end
+redis.call('HSET', KEYS[1], 'nonce', ARGV[2], 'n', ARGV[3], 'entry', ARGV[4])
+return {'done'}
+""")
+
+
+class Verdict(StrEnum):
+    """What became of a commit."""
+
+    DONE = "done"
+    LOST = "lost"
+    WRONG = "wrong"
+    FEED = "feed"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict, with the keys of the wrong type or what the feed said."""
+
+    verdict: Verdict
+    about: tuple[bytes, ...] = ()
+
+
+class Writes:
+    """The writes of one commit, those to one key grouped into one command, and which runs each key is written for."""
+
+    def __init__(self) -> None:
+        self.owners: defaultdict[bytes, set[RunId]] = defaultdict(set)
+        self._hset: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self._zadd: defaultdict[tuple[bytes, bool], list[bytes]] = defaultdict(list)
+        self._removals: defaultdict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
+        self._other: list[list[bytes]] = []
+        self._unlink: list[bytes] = []
+
+    def hset(self, key: bytes, fields: Mapping[bytes, bytes], owner: RunId | None = None) -> None:
+        """Set fields of a hash."""
+        self._own(key, owner)
+        for item in fields.items():
+            self._hset[key].extend(item)
+
+    def hdel(self, key: bytes, fields: Iterable[bytes], owner: RunId | None = None) -> None:
+        """Remove fields of a hash."""
+        self._own(key, owner)
+        self._removals[b"HDEL", key].extend(fields)
+
+    def zadd(self, key: bytes, score: int, member: bytes, owner: RunId | None = None, *, only_up: bool = False) -> None:
+        """Put a member into a sorted set; with `only_up` a score that is there never falls."""
+        self._own(key, owner)
+        self._zadd[key, only_up].extend((b"%d" % score, member))
+
+    def zrem(self, key: bytes, member: bytes, owner: RunId | None = None) -> None:
+        """Take a member out of a sorted set."""
+        self._own(key, owner)
+        self._removals[b"ZREM", key].append(member)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set a string, whatever the key held."""
+        self._other.append([b"SET", key, value])
+
+    def persist(self, key: bytes) -> None:
+        """Take a key's expiry away."""
+        self._other.append([b"PERSIST", key])
+
+    def unlink(self, key: bytes) -> None:
+        """Remove a key."""
+        self._unlink.append(key)
+
+    def xadd(self, key: bytes, most: int, fields: Mapping[bytes, bytes]) -> None:
+        """Append to a stream that is kept to about so many entries."""
+        flat = [part for item in fields.items() for part in item]
+        self._other.append([b"XADD", key, b"MAXLEN", b"~", b"%d" % most, b"*", *flat])
+
+    def commands(self, without: frozenset[bytes] = frozenset()) -> list[list[bytes]]:
+        """Return the commands, but for those that write the keys `without`."""
+        found = [command for command in self._other if command[1] not in without]
+        for key, flat in self._hset.items():
+            found += [[b"HSET", key, *part] for part in _pieces(flat)]
+        for (key, only_up), flat in self._zadd.items():
+            found += [[b"ZADD", key, *((b"GT",) if only_up else ()), *part] for part in _pieces(flat)]
+        for (name, key), members in self._removals.items():
+            found += [[name, key, *part] for part in _pieces(members)]
+        found += [[b"UNLINK", *part] for part in _pieces(self._unlink)]
+        return found if not without else [command for command in found if command[1] not in without]
+
+    def _own(self, key: bytes, owner: RunId | None) -> None:
+        if owner is not None:
+            self.owners[key].add(owner)
+
+
+def _pieces(flat: list[bytes]) -> list[list[bytes]]:
+    return [flat[begin : begin + MOST_ARGUMENTS] for begin in range(0, len(flat), MOST_ARGUMENTS)]
+
+
+async def commit(
+    client: StoreClient,
+    keys: PartitionKeys,
+    *,
+    expected: bytes,
+    nonce: bytes,
+    n: int,
+    entry: EntryId,
+    feed: bytes,
+    commands: Iterable[list[bytes]],
+) -> Outcome:
+    """Write a batch if the cursor still has the nonce `expected`. Raises: StoreUnavailable; it may be written."""
+    args: list[bytes | str | int] = [expected, nonce, n, str(entry), feed]
+    for command in commands:
+        args.append(len(command))
+        args += command
+    verdict, *about = await _COMMIT.run(client, [keys.cursor, keys.feed], args)
+    return Outcome(verdict=Verdict(verdict.decode()), about=tuple(about))

@@ -1,0 +1,78 @@
+"""Run numbers: reserved before the commit, one run one number, fenced by the partition's last commit.
+
+Reserving again gives the same number, so a crash repeats nothing. A projector that slept through commits of others is
+refused by the fence, so it burns none.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from runstore.adapters.connection import Script, StoreClient
+from runstore.core.ids import RunId, from_bytes, to_bytes
+from runstore.wire.keys import numbers as numbers_key
+
+_RESERVE: Final = Script("""
+local fence = redis.call('HGET', KEYS[1], ARGV[1])
+if fence then
+  local epoch, n = string.match(fence, '^(%x+):(%d+)$')
+  if epoch == ARGV[2] then
+    if tonumber(n) > tonumber(ARGV[3]) then return {} end
+  elseif ARGV[4] == '0' then
+    return {}
+  end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
+local numbers = {}
+for i = 5, #ARGV do
+  local field = 'r:' .. ARGV[i]
+  local number = redis.call('HGET', KEYS[1], field)
+  if not number then
+    number = redis.call('HINCRBY', KEYS[1], 'last', 1)
+    redis.call('HSET', KEYS[1], field, number)
+  end
+  numbers[#numbers + 1] = tostring(number)
+end
+return numbers
+""")
+_FORGET: Final = Script("""
+local fence = redis.call('HGET', KEYS[1], ARGV[1])
+local epoch, n = string.match(fence or '', '^(%x+):(%d+)$')
+if epoch ~= ARGV[2] or tonumber(n) < tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
+end
+for i = 4, #ARGV do redis.call('HDEL', KEYS[1], 'r:' .. ARGV[i]) end
+return 1
+""")
+
+
+async def reserve(
+    client: StoreClient,
+    project_name: str,
+    run_ids: Sequence[RunId],
+    *,
+    partition: int,
+    epoch: bytes,
+    n: int,
+    fresh: bool,
+) -> list[int] | None:
+    """Reserve a number for each run, in order; None where another projector has committed since `n`.
+
+    With `fresh` (the first time after the partition was loaded) a fence of another epoch gives way.
+    """
+    args: list[bytes | str | int] = [f"f:{partition}", epoch.hex(), n, int(fresh)]
+    numbers = await _RESERVE.run(client, [numbers_key(project_name)], args + [to_bytes(run_id) for run_id in run_ids])
+    return [int(number) for number in numbers] if numbers else None
+
+
+async def forget(
+    client: StoreClient, project_name: str, run_ids: Sequence[RunId], *, partition: int, epoch: bytes, n: int
+) -> None:
+    """Forget reservations that were committed by the commit numbered `n`, and raise the fence to it."""
+    args: list[bytes | str | int] = [f"f:{partition}", epoch.hex(), n]
+    await _FORGET.run(client, [numbers_key(project_name)], args + [to_bytes(run_id) for run_id in run_ids])
+
+
+async def reserved(client: StoreClient, project_name: str) -> list[RunId]:
+    """Name the runs that have a reservation."""
+    fields = await client.execute_command("HKEYS", numbers_key(project_name))
+    return [from_bytes(field[2:]) for field in fields if field.startswith(b"r:") and len(field) == 18]

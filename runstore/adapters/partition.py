@@ -1,0 +1,182 @@
+"""One partition as its projector needs it: where the cursor stands, the records of runs, what may be trimmed."""
+
+from secrets import token_bytes
+from typing import Any, Final
+
+import msgspec
+
+from runstore.adapters.connection import Script, StoreClient, StorePipeline
+from runstore.adapters.log import EPOCH_BYTES, RedisLog, parse_entry_id
+from runstore.adapters.outputs import part_keys
+from runstore.adapters.runs import CorruptRecord, read_record
+from runstore.core.cursor import NONCE_BYTES
+from runstore.core.errors import StoreUnavailable
+from runstore.core.event import EntryId, OutputRef
+from runstore.core.ids import RunId, to_bytes
+from runstore.wire.feed import FeedEntry, decode_feed, encode_feed
+from runstore.wire.keys import PartitionKeys
+from runstore.wire.record import PROJECTED, Record
+
+_MEND: Final = Script("""
+local nonce = redis.call('HGET', KEYS[1], 'nonce')
+if (nonce and 'is:' .. nonce or 'none') ~= ARGV[1] then return 0 end
+local told = redis.pcall('XADD', KEYS[2], ARGV[4] .. '-0', 'c', ARGV[6])
+if type(told) == 'table' and told.err then return redis.error_reply(told.err) end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'nonce', ARGV[3], 'n', ARGV[4], 'entry', ARGV[5])
+return 1
+""")
+_TRIM_EVENTS: Final = Script("""
+local entry = redis.call('HGET', KEYS[1], 'entry')
+if not entry or redis.call('XLEN', KEYS[2]) <= tonumber(ARGV[1]) then return 0 end
+local ahead = redis.call('XRANGE', KEYS[2], '(' .. entry, '+', 'COUNT', 17)
+if #ahead > 16 then return 0 end
+return redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', tonumber(ARGV[1]) + 16)
+""")
+_FEED_STEP: Final = 1000
+
+
+class Standing(msgspec.Struct, kw_only=True):
+    """Where a partition stands: its cursor, and the counts that its commits carry on."""
+
+    epoch: bytes
+    nonce: bytes
+    n: int
+    entry: EntryId
+    counts: dict[str, int]
+    stats: dict[str, int]
+
+
+async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog) -> Standing:
+    """Read where a partition stands.
+
+    A partition whose cursor is gone, or does not agree with its feed, was rolled back or replaced by somebody: it gets
+    a new epoch, so that every place in it that was ever given out is seen to be lost, and goes on from the later of
+    the two.
+
+    Raises: StoreUnavailable.
+    """
+    for _ in range(5):
+        pipe = client.pipeline(transaction=True)
+        pipe.execute_command("HMGET", keys.cursor, "epoch", "nonce", "n", "entry")
+        pipe.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
+        pipe.execute_command("HGETALL", keys.projects)
+        pipe.execute_command("HGETALL", keys.stats)
+        replies = await pipe.execute(raise_on_error=False)
+        for reply in replies[:3]:
+            if isinstance(reply, Exception):
+                raise StoreUnavailable(f"partition {keys.partition} cannot be read: {reply}") from reply
+        (epoch, nonce, n, entry), rows, counts, stats = replies
+        last = _last(rows)
+        if None in (epoch, nonce, n, entry) and not rows:
+            if epoch is not None:
+                await client.execute_command("DEL", keys.cursor)
+            await log.epoch(keys.partition)
+        elif None not in (epoch, nonce, n, entry) and _agree(int(n), nonce, rows, last):
+            return Standing(
+                epoch=epoch,
+                nonce=nonce,
+                n=int(n),
+                entry=parse_entry_id(entry),
+                counts=_counts(counts),
+                stats=_counts(stats) if not isinstance(stats, Exception) else {},
+            )
+        else:
+            await _mend(client, keys, nonce=nonce, n=_int(n), entry=entry, rows=rows, last=last)
+    raise StoreUnavailable(f"partition {keys.partition} changes while it is loaded: try again")
+
+
+def _last(rows: list[Any]) -> FeedEntry | None:
+    try:
+        return decode_feed(rows[0][1][b"c"]) if rows else None
+    except (msgspec.MsgspecError, KeyError):
+        return None
+
+
+def _agree(n: int, nonce: bytes, rows: list[Any], last: FeedEntry | None) -> bool:
+    if not rows:
+        return n == 0
+    return last is not None and last.n == n and last.nonce == nonce
+
+
+async def _mend(
+    client: StoreClient,
+    keys: PartitionKeys,
+    *,
+    nonce: bytes | None,
+    n: int,
+    entry: bytes | None,
+    rows: list[Any],
+    last: FeedEntry | None,
+) -> None:
+    folded = max(parse_entry_id(entry) if entry else EntryId(0, 0), EntryId(*last.entry) if last else EntryId(0, 0))
+    next_n = max(n, parse_entry_id(rows[0][0]).ms if rows else 0) + 1
+    new_nonce = token_bytes(NONCE_BYTES)
+    told = encode_feed(FeedEntry(n=next_n, nonce=new_nonce, entry=folded, changes=()))
+    seen = b"is:" + nonce if nonce is not None else b"none"
+    args: list[bytes | str | int] = [seen, token_bytes(EPOCH_BYTES), new_nonce, next_n, str(folded), told]
+    await _MEND.run(client, [keys.cursor, keys.feed], args)
+
+
+def _counts(fields: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): _int(value) for name, value in fields.items()}
+
+
+def _int(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() else 0
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What was looked up for a batch: records, runs whose key holds no record, outputs that are gone."""
+
+    records: dict[RunId, Record | None]
+    corrupt: dict[RunId, str]
+    gone: set[tuple[RunId, bytes]]
+
+
+async def see(
+    client: StoreClient, keys: PartitionKeys, run_ids: list[RunId], refs: list[tuple[RunId, OutputRef]]
+) -> Seen:
+    """Look up records, and whether outputs that were told of are still there. Raises: StoreUnavailable."""
+    seen = Seen(records={}, corrupt={}, gone=set())
+    if not run_ids and not refs:
+        return seen
+    pipe: StorePipeline = client.pipeline(transaction=False)
+    for run_id in run_ids:
+        pipe.execute_command("HMGET", keys.run(to_bytes(run_id)), *PROJECTED)
+    for run_id, ref in refs:
+        pipe.execute_command("EXISTS", *part_keys(keys, to_bytes(run_id), ref))
+    replies = await pipe.execute(raise_on_error=False)
+    for run_id, reply in zip(run_ids, replies, strict=False):
+        try:
+            seen.records[run_id] = read_record(run_id, reply)
+        except CorruptRecord as error:
+            seen.corrupt[run_id] = error.detail
+    for (run_id, ref), reply in zip(refs, replies[len(run_ids) :], strict=True):
+        if isinstance(reply, Exception):
+            raise StoreUnavailable("an output could not be looked up") from reply
+        if reply < 1 + ref.chunks:
+            seen.gone.add((run_id, ref.token))
+    return seen
+
+
+async def trim(
+    client: StoreClient, keys: PartitionKeys, *, log_retention: int, feed_retention: int, feed_retention_ms: int
+) -> None:
+    """Trim the events behind the committed cursor and the feed past the resume window. Raises: StoreUnavailable.
+
+    The newest `log_retention` events and `feed_retention` feed entries stay, feed entries of the last
+    `feed_retention_ms` too. Nothing is trimmed while the projector is more than a few events behind.
+    """
+    await _TRIM_EVENTS.run(client, [keys.cursor, keys.events], [log_retention])
+    n, entry = await client.execute_command("HMGET", keys.cursor, "n", "entry")
+    rows = await client.execute_command("XRANGE", keys.feed, "-", "+", "COUNT", 1)
+    if n is None or entry is None or not rows:
+        return
+    young_ms = parse_entry_id(entry).ms - feed_retention_ms
+    keep_from = parse_entry_id(rows[0][0]).ms
+    while (upto := keep_from + _FEED_STEP) <= int(n) - feed_retention:
+        rows = await client.execute_command("XRANGE", keys.feed, b"%d-0" % upto, b"%d-0" % upto)
+        if not rows or decode_feed(rows[0][1][b"c"]).entry[0] > young_ms:
+            break
+        keep_from = upto
+        await client.execute_command("XTRIM", keys.feed, "MINID", "~", b"%d-0" % keep_from)

@@ -1,0 +1,263 @@
+"""One partition's projector: folds what it is given, and commits it against the cursor that it read."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from logging import getLogger
+from secrets import token_bytes
+from typing import Final
+
+import msgspec
+
+from runstore.adapters import numbers as run_numbers
+from runstore.adapters.commit import Verdict, Writes, commit
+from runstore.adapters.outputs import Parts, prepare
+from runstore.adapters.partition import Seen, Standing, load_standing, see
+from runstore.adapters.runs import get_records
+from runstore.adapters.store import RedisStore
+from runstore.core.cursor import NONCE_BYTES
+from runstore.core.errors import StoreUnavailable
+from runstore.core.event import EntryId
+from runstore.core.ids import RunId
+from runstore.core.partition import partition_of
+from runstore.core.status import TERMINAL
+from runstore.projection.batch import Batch, fold_batch
+from runstore.projection.reading import DeadLetter, Heard, read_entry
+from runstore.projection.writes import optional_keys, write_batch
+from runstore.wire.feed import FeedEntry, encode_feed
+from runstore.wire.record import Record
+
+STRIKES: Final = 3
+_log = getLogger("runstore.projector")
+
+Rows = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+
+
+class Lost(Exception):
+    """Another projector has committed: what this one knows of the partition is old."""
+
+
+class PartitionProjector:
+    """Fold one partition. What it knows (`standing`, heads of recent runs) is dropped when it proves to be old."""
+
+    def __init__(self, store: RedisStore, partition: int, *, heads: int) -> None:
+        self._store = store
+        self._keys = store.meta.keys[partition]
+        self._partition = partition
+        self._most_heads = heads
+        self._heads: OrderedDict[RunId, Record] = OrderedDict()
+        self._standing: Standing | None = None
+        self._strikes: dict[RunId, int] = {}
+        self._set_aside: dict[RunId, str] = {}
+        self._numbered: set[str] = set()
+        self.commits = 0
+
+    @property
+    def entry(self) -> EntryId | None:
+        """The last event that was folded, as far as is known (None: the partition must be loaded)."""
+        return self._standing.entry if self._standing is not None else None
+
+    async def load(self) -> None:
+        """Read where the partition stands, if that is not known. Raises: StoreUnavailable."""
+        if self._standing is None:
+            self._standing = await load_standing(self._store.client, self._keys, self._store.log)
+
+    def drop(self) -> None:
+        """Forget what is known of the partition, but for what was set aside."""
+        self._standing = None
+        self._heads.clear()
+        self._numbered.clear()
+
+    async def project(self, rows: Sequence[tuple[EntryId, Mapping[bytes, bytes]]]) -> bool:
+        """Fold and commit a batch of entries; false where it must be read again.
+
+        Raises: StoreUnavailable; whether the batch was written is then unknown.
+        """
+        standing = self._standing
+        assert standing is not None
+        try:
+            await self._project(standing, rows)
+        except Lost:
+            self.drop()
+            return False
+        except BaseException:
+            self.drop()
+            raise
+        return True
+
+    async def _project(self, standing: Standing, rows: Sequence[tuple[EntryId, Mapping[bytes, bytes]]]) -> None:
+        readings = [
+            read_entry(entry_id, fields, partition=self._partition, partitions=self._store.meta.partitions)
+            for entry_id, fields in rows
+        ]
+        seen = await self._look(readings)
+        parts = await _bring_outputs(readings, seen)
+        n = standing.n + 1
+        batch = self._fold(readings, seen, standing, n, {})
+        if batch.numbered:
+            batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch))
+        for run_id, touched in batch.touched.items():
+            for ref in (touched.after.run.output, touched.after.run.late_output):
+                if ref is not None and (run_id, ref.token) in parts:
+                    await self._store.outputs.write_parts(run_id, parts[run_id, ref.token])
+        writes = write_batch(self._keys, batch, counts=standing.counts, stats=standing.stats)
+        nonce = await self._commit(standing, batch, writes)
+        self._remember(standing, batch, nonce)
+        await self._forget(standing, batch)
+
+    async def _look(self, readings: Sequence[Heard | DeadLetter]) -> Seen:
+        events = [reading.entry.event for reading in readings if isinstance(reading, Heard)]
+        unknown = {event.run_id for event in events} - self._heads.keys() - self._set_aside.keys()
+        refs = {(event.run_id, event.output_ref) for event in events if event.output_ref is not None}
+        known = {event.run_id: self._heads.get(event.run_id) for event in events}
+        seen = await see(self._store.client, self._keys, sorted(unknown), sorted(refs, key=repr))
+        for run_id, reason in seen.corrupt.items():
+            self._strike(run_id, reason)
+        if seen.corrupt.keys() - self._set_aside.keys():
+            raise Lost
+        seen.records = {**known, **seen.records}
+        return seen
+
+    def _fold(
+        self,
+        readings: Sequence[Heard | DeadLetter],
+        seen: Seen,
+        standing: Standing,
+        n: int,
+        numbers: Mapping[RunId, int],
+    ) -> Batch:
+        return fold_batch(
+            readings, heads=seen.records, counts=standing.counts, n=n, numbers=numbers, set_aside=self._set_aside
+        )
+
+    async def _reserve(self, standing: Standing, batch: Batch) -> dict[RunId, int]:
+        asked: dict[str, list[RunId]] = {}
+        for name, run_id in batch.numbered:
+            asked.setdefault(name, []).append(run_id)
+        found: dict[RunId, int] = {}
+        for name, run_ids in asked.items():
+            fresh = name not in self._numbered
+            if fresh:
+                await self._clear_leftovers(standing, name)
+            numbers = await run_numbers.reserve(
+                self._store.client,
+                name,
+                run_ids,
+                partition=self._partition,
+                epoch=standing.epoch,
+                n=standing.n,
+                fresh=fresh,
+            )
+            if numbers is None:
+                raise Lost
+            self._numbered.add(name)
+            found.update(zip(run_ids, numbers, strict=True))
+        return found
+
+    async def _clear_leftovers(self, standing: Standing, name: str) -> None:
+        """Forget the reservations of runs that were committed by a projector that died right after."""
+        ours = [
+            run_id
+            for run_id in await run_numbers.reserved(self._store.client, name)
+            if partition_of(run_id, self._store.meta.partitions) == self._partition
+        ]
+        records = await get_records(self._store.client, self._store.meta, ours)
+        done = [r.run.run_id for r in records if r is not None and r.run.run_number is not None]
+        # only of commits up to the standing's own: a later one is for its own projector to forget
+        done = [r.run.run_id for r in records if r is not None and r.run.run_id in done and r.version <= standing.n]
+        if done:
+            await self._forget_numbers(name, done, standing.epoch, standing.n)
+
+    async def _forget(self, standing: Standing, batch: Batch) -> None:
+        asked: dict[str, list[RunId]] = {}
+        for name, run_id in batch.numbered:
+            asked.setdefault(name, []).append(run_id)
+        for name, run_ids in asked.items():
+            await self._forget_numbers(name, run_ids, standing.epoch, standing.n)
+
+    async def _forget_numbers(self, name: str, run_ids: Sequence[RunId], epoch: bytes, n: int) -> None:
+        await run_numbers.forget(self._store.client, name, run_ids, partition=self._partition, epoch=epoch, n=n)
+
+    async def _commit(self, standing: Standing, batch: Batch, writes: Writes) -> bytes:
+        nonce, n = token_bytes(NONCE_BYTES), standing.n + 1
+        feed = encode_feed(FeedEntry(n=n, nonce=nonce, entry=batch.last, changes=tuple(batch.changes)))
+        without: frozenset[bytes] = frozenset()
+        for _ in range(2):
+            outcome = await commit(
+                self._store.client,
+                self._keys,
+                expected=standing.nonce,
+                nonce=nonce,
+                n=n,
+                entry=batch.last,
+                feed=feed,
+                commands=writes.commands(without),
+            )
+            wrong = frozenset(outcome.about)
+            if outcome.verdict is not Verdict.WRONG or not wrong <= optional_keys(self._keys):
+                break
+            _log.error("keys_of_wrong_type_left_out", extra={"keys": sorted(map(repr, wrong))})
+            without |= wrong
+        if outcome.verdict is Verdict.WRONG:
+            self._blame(wrong - optional_keys(self._keys), writes)
+        if outcome.verdict is not Verdict.DONE:
+            # a feed that takes no entry of this number is no longer the one that was read: loading will mend it
+            raise Lost
+        # The safe mark: with a durability above `acknowledged`, wait here on the commit's own connection, then advance
+        # the mark that gateways push up to.
+        return nonce
+
+    def _blame(self, wrong: frozenset[bytes], writes: Writes) -> None:
+        owners = {run_id: key for key in wrong for run_id in writes.owners.get(key, ())}
+        if not owners:
+            raise StoreUnavailable(f"keys of the wrong type hold up partition {self._partition}: {sorted(wrong)!r}")
+        for run_id, key in owners.items():
+            self._strike(run_id, f"the key {key!r} has the wrong type")
+
+    def _strike(self, run_id: RunId, reason: str) -> None:
+        self._strikes[run_id] = self._strikes.get(run_id, 0) + 1
+        if self._strikes[run_id] >= STRIKES:
+            self._set_aside[run_id] = reason
+            _log.error("run_set_aside", extra={"run_id": run_id, "reason": reason})
+
+    def _remember(self, standing: Standing, batch: Batch, nonce: bytes) -> None:
+        standing.nonce, standing.n, standing.entry = nonce, standing.n + 1, batch.last
+        for name, begun in batch.begun.items():
+            standing.counts[name] = standing.counts.get(name, 0) + begun
+        for name, count in batch.counts.items():
+            standing.stats[name] = standing.stats.get(name, 0) + count
+        for run_id, touched in batch.touched.items():
+            self._heads[run_id] = touched.after
+            self._heads.move_to_end(run_id)
+        while len(self._heads) > self._most_heads:
+            self._heads.popitem(last=False)
+        self._strikes.clear()
+        self._set_aside.clear()
+        self.commits += 1
+
+
+async def _bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> dict[tuple[RunId, bytes], Parts]:
+    """Give every event with an output the place where it lies or will lie; nothing is written yet.
+
+    The token of an inline output comes from its entry's id, so that a crash and a repeat write the same keys.
+    """
+    parts: dict[tuple[RunId, bytes], Parts] = {}
+    for reading in readings:
+        if not isinstance(reading, Heard):
+            continue
+        event = reading.entry.event
+        if event.output_ref is not None:
+            if (event.run_id, event.output_ref.token) in seen.gone:
+                _replace_event(reading, output_ref=None)
+        elif event.output is not None and event.status in TERMINAL:
+            ready = await prepare(event.output, b"%d-%d" % reading.entry.entry_id)
+            parts[event.run_id, ready.ref.token] = ready
+            reading.view = ready.view
+            _replace_event(reading, output=None, output_ref=ready.ref)
+        await asyncio.sleep(0)
+    return parts
+
+
+def _replace_event(heard: Heard, **changes: object) -> None:
+    event = msgspec.structs.replace(heard.entry.event, **changes)
+    heard.entry = msgspec.structs.replace(heard.entry, event=event)

@@ -1,0 +1,130 @@
+"""What a folded batch writes: run hashes, indexes of look-ups and listings, the queue, dead letters and counters."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from runstore.adapters.commit import Writes
+from runstore.adapters.outputs import part_keys
+from runstore.core.ids import RunId, to_bytes
+from runstore.core.run import Run
+from runstore.core.status import Status
+from runstore.core.times import to_iso
+from runstore.projection.batch import PAGE_RUNS, Batch, Touched, is_waiting
+from runstore.wire.event import RequestJson
+from runstore.wire.keys import PartitionKeys
+from runstore.wire.record import changed_fields, encode_item
+
+MOST_DEAD: Final = 10_000
+MOST_SIGNALS: Final = 1_000
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def optional_keys(keys: PartitionKeys) -> frozenset[bytes]:
+    """Name the keys whose writes are left out where the key has the wrong type: no run shall wait for them."""
+    signals = {keys.offers, keys.controls, keys.leases, keys.deadlines, keys.queue_deadlines}
+    return frozenset({keys.dead, keys.stats, *signals})
+
+
+def write_batch(keys: PartitionKeys, batch: Batch, *, counts: Mapping[str, int], stats: Mapping[str, int]) -> Writes:
+    """Say what a batch writes. `counts` (runs of each project) and `stats` are as they stand before it."""
+    writes = Writes()
+    _begin_pages(writes, keys, batch, counts)
+    for run_id, touched in batch.touched.items():
+        _write_run(writes, keys, run_id, touched)
+    for run_id, ref in batch.abandoned():
+        for key in part_keys(keys, to_bytes(run_id), ref):
+            writes.unlink(key)
+    for name, begun in batch.begun.items():
+        writes.hset(keys.projects, {name.encode(): b"%d" % (counts.get(name, 0) + begun)})
+    for letter in batch.dead:
+        at = to_iso(letter.entry_id.ms * 1000).encode()
+        fields = {b"event": letter.text, b"entry": str(letter.entry_id).encode(), b"reason": letter.reason.encode()}
+        writes.xadd(keys.dead, MOST_DEAD, fields | {b"at": at})
+    if batch.counts:
+        writes.hset(keys.stats, {k.encode(): b"%d" % (stats.get(k, 0) + v) for k, v in batch.counts.items() if v})
+    return writes
+
+
+def _write_run(writes: Writes, keys: PartitionKeys, run_id: RunId, touched: Touched) -> None:
+    packed, run, before = to_bytes(run_id), touched.after.run, touched.before
+    fields, gone = changed_fields(before, touched.after)
+    first = before.run.events if before is not None else 0
+    history = {b"%d" % (first + place): encode_item(item) for place, item in enumerate(touched.items)}
+    writes.hset(keys.run(packed), fields | history, run_id)
+    if gone:
+        writes.hdel(keys.run(packed), gone, run_id)
+    if before is None:
+        _index(writes, keys, run_id, touched)
+    was = before.run.status if before is not None else None
+    if run.status is not was:
+        _move(writes, keys, run, was, touched.after.page)
+    for ref in (run.output, run.late_output):
+        if ref is not None and (before is None or ref not in (before.run.output, before.run.late_output)):
+            for key in part_keys(keys, packed, ref):
+                writes.persist(key)
+    if is_waiting(touched):
+        _offer(writes, keys, run, touched)
+
+
+def _index(writes: Writes, keys: PartitionKeys, run_id: RunId, touched: Touched) -> None:
+    packed, run, page = to_bytes(run_id), touched.after.run, touched.after.page
+    writes.zadd(keys.ids(run.project_name, packed.hex()), 0, packed, run_id)
+    writes.zadd(keys.page(run.project_name, page), run.created_ms, packed, run_id)
+
+
+def _move(writes: Writes, keys: PartitionKeys, run: Run, was: Status | None, page: int) -> None:
+    packed, name, run_id = to_bytes(run.run_id), run.project_name, run.run_id
+    if was is not None and was is not Status.SUCCESS:
+        writes.zrem(keys.status(name, was), packed, run_id)
+    if run.status is not Status.SUCCESS:
+        writes.zadd(keys.status(name, run.status), run.created_ms, packed, run_id)
+    if run.is_terminal:
+        writes.zrem(keys.queue(name), packed, run_id)
+        writes.zrem(keys.queue_deadlines, packed)
+        writes.zadd(keys.finished(name), end_ms(run), b"%d" % page, run_id, only_up=True)
+        writes.zrem(keys.leases, packed)
+        writes.zrem(keys.deadlines, packed)
+        writes.unlink(keys.request(packed))
+        writes.unlink(keys.lease(packed))
+        if run.run_number is not None or run.fingerprint:
+            writes.xadd(keys.controls, MOST_SIGNALS, {b"id": packed, b"what": b"ended"})
+
+
+def _offer(writes: Writes, keys: PartitionKeys, run: Run, touched: Touched) -> None:
+    request, packed = touched.request, to_bytes(run.run_id)
+    assert request is not None
+    told = RequestJson(
+        inputs=request.inputs,
+        commit_sha=request.commit_sha,
+        branch=request.branch,
+        timeout_s=request.timeout_s,
+        queue_timeout_s=request.queue_timeout_s,
+        fingerprint=request.fingerprint,
+    )
+    writes.put(keys.request(packed), _ENCODER.encode(told))
+    writes.zadd(keys.queue(run.project_name), run.created_ms, packed, run.run_id)
+    if request.queue_timeout_s is not None:
+        writes.zadd(keys.queue_deadlines, run.created_ms + round(request.queue_timeout_s * 1000), packed)
+    writes.xadd(keys.offers, MOST_SIGNALS, {b"id": packed, b"project": run.project_name.encode()})
+
+
+def end_ms(run: Run) -> int:
+    """Return when a run ended, as a listing's `finished_after` counts it: never before it was recorded.
+
+    Units: milliseconds, rounded up.
+    """
+    return max(run.recorded_ms, -(-(run.finished_us or 0) // 1000))
+
+
+def _begin_pages(writes: Writes, keys: PartitionKeys, batch: Batch, counts: Mapping[str, int]) -> None:
+    places: dict[str, int] = {}
+    for run_id, touched in batch.touched.items():
+        if touched.before is None:
+            name = touched.after.run.project_name
+            place = places.get(name, counts.get(name, 0))
+            if place % PAGE_RUNS == 0:
+                page = b"%d" % (place // PAGE_RUNS)
+                writes.zadd(keys.pages(name), touched.after.run.created_ms, page, run_id)
+            places[name] = place + 1

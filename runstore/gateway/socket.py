@@ -1,0 +1,94 @@
+"""`GET /v1/ws`: who may open a websocket, and under which subprotocol.
+
+A client must offer `runstore.v1`. One that offers others, or none, gets its websocket, is told why and closed with
+1002, since a browser learns nothing from a handshake that was refused; that is why such a handshake is answered with
+one of its own subprotocols.
+"""
+
+from typing import Final
+
+from aiohttp import WSCloseCode, web
+
+from runstore.gateway.context import CALLER, services_of
+from runstore.gateway.problems import HttpProblem
+from runstore.gateway.socket_connection import Connection, Subscribed
+from runstore.gateway.socket_project import ProjectSubscription
+from runstore.gateway.socket_runs import Reach, RunsSubscription
+from runstore.gateway.socket_streams import STREAMS
+from runstore.wire.messages import BEARER_SUBPROTOCOL, MAX_MESSAGE_BYTES, SUBPROTOCOL, Subscribe
+
+UNAUTHORIZED: Final = 4401
+"""The close code that says: the token expired or was revoked. Get another, then connect again."""
+_WRITER_LIMIT_BYTES: Final = 256 * 1024
+
+
+async def open_socket(request: web.Request) -> web.StreamResponse:
+    """Serve a websocket until it is closed.
+
+    Needs: a route that asks for a token and checks the origin.
+    """
+    services, streams = services_of(request), request.app[STREAMS]
+    caller = request[CALLER]
+    protocol = _subprotocol(request)
+    ws = web.WebSocketResponse(
+        timeout=streams.config.close_s,
+        heartbeat=streams.config.heartbeat_s,
+        protocols=(protocol,) if protocol else (),
+        compress=False,
+        max_msg_size=2 * MAX_MESSAGE_BYTES,
+        writer_limit=_WRITER_LIMIT_BYTES,
+    )
+    if not ws.can_prepare(request):
+        raise HttpProblem(
+            "upgrade_required", "this address speaks websocket, version 13", headers={"Upgrade": "websocket"}
+        )
+    await ws.prepare(request)
+    if protocol != SUBPROTOCOL:
+        await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
+        return ws
+    reach = Reach(tail=services.tail, lookup=services.lookup, resolver=services.resolver, principal=caller.principal)
+
+    def make(connection: Connection, message: Subscribe) -> Subscribed:
+        if message.project_name is not None:
+            return ProjectSubscription(connection, reach, message)
+        return RunsSubscription(connection, reach, message)
+
+    connection = Connection(ws, request.transport, streams.config, make)
+    stream = _Socket(connection)
+    streams.add(stream, caller)
+    try:
+        await connection.serve()
+    finally:
+        streams.remove(stream)
+    return ws
+
+
+def _subprotocol(request: web.Request) -> str | None:
+    """Choose the subprotocol to answer with: ours, else the client's own first one, to be closed under it.
+
+    Raises: HttpProblem where only a token was offered.
+    """
+    offered = [
+        one for one in (name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")) if one
+    ]
+    if SUBPROTOCOL in offered:
+        return SUBPROTOCOL
+    others = [one for one in offered if not one.startswith(BEARER_SUBPROTOCOL)]
+    if offered and not others:
+        raise HttpProblem("bad_request", "offer the subprotocol runstore.v1 beside the token")
+    return others[0] if others else None
+
+
+class _Socket:
+    """An open websocket as the gateway's streams see it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def revoke(self) -> None:
+        self._connection.close(UNAUTHORIZED, "the token expired or was revoked")
+
+    def stop(self) -> None:
+        self._connection.close(WSCloseCode.GOING_AWAY, "the gateway is stopping: reconnect and resume by cursor")

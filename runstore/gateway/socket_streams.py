@@ -1,0 +1,92 @@
+"""What stays open: websockets and SSE streams, checked again every second and ended when the gateway stops."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from runstore.gateway.context import SERVICES, Caller, Services
+from runstore.gateway.socket_config import PushConfig
+
+_LOG = logging.getLogger("runstore.gateway.streams")
+
+
+class Stream(Protocol):
+    """Something open. Neither method may wait."""
+
+    def revoke(self) -> None:
+        """End, sending nothing more: the credential that opened it does not hold any longer."""
+        ...
+
+    def stop(self) -> None:
+        """End: the gateway is stopping."""
+        ...
+
+
+class Streams:
+    """All open streams of a gateway, each with who opened it."""
+
+    def __init__(self, services: Services, config: PushConfig) -> None:
+        self.config = config
+        self._services = services
+        self._open: dict[Stream, Caller] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, stream: Stream, caller: Caller) -> None:
+        """Watch over a stream."""
+        self._open[stream] = caller
+        if self._services.stopping.is_set():
+            stream.stop()
+
+    def remove(self, stream: Stream) -> None:
+        """Watch over it no longer."""
+        self._open.pop(stream, None)
+
+    def sweep(self) -> None:
+        """End what was opened by a credential that does not hold any longer."""
+        holds: dict[bytes, bool] = {}
+        for stream, caller in list(self._open.items()):
+            if caller.digest not in holds:
+                holds[caller.digest] = self._services.auth.still_valid(caller)
+            if not holds[caller.digest]:
+                self.remove(stream)
+                stream.revoke()
+
+    async def watch(self) -> None:
+        """Sweep until the gateway stops, then stop every stream."""
+        stopping = self._services.stopping
+        while not stopping.is_set():
+            try:
+                async with asyncio.timeout(self.config.sweep_s):
+                    await stopping.wait()
+            except TimeoutError:
+                try:
+                    self.sweep()
+                except Exception:  # noqa: BLE001 - a failed sweep is loud, and the next one comes
+                    _LOG.exception("sweep_failed")
+        for stream in list(self._open):
+            stream.stop()
+
+
+STREAMS: Final = web.AppKey("streams", Streams)
+"""The open streams of an app."""
+
+
+def install_streams(app: web.Application, config: PushConfig | None = None) -> None:
+    """Give an app its streams.
+
+    Needs: `SERVICES` in the app; called before it starts.
+    """
+    app[STREAMS] = Streams(app[SERVICES], config or PushConfig())
+    app.cleanup_ctx.append(_watched)
+
+
+async def _watched(app: web.Application) -> AsyncIterator[None]:
+    watcher = asyncio.create_task(app[STREAMS].watch(), name="streams")
+    yield
+    watcher.cancel()
+    await asyncio.wait([watcher])

@@ -1,0 +1,146 @@
+"""Server-sent events: framing, bounded streams, and which media type a client wants."""
+
+import asyncio
+from time import monotonic
+from typing import Final
+
+from aiohttp import web
+
+from runstore.core.errors import InvalidRequest, NotAcceptable
+from runstore.gateway.context import CALLER
+from runstore.gateway.socket_streams import STREAMS
+
+EVENT_STREAM: Final = "text/event-stream"
+NEVER_AGAIN: Final = b"retry: 86400000\n\n"
+"""Sent where nothing more will come, for a browser that would ask again and again."""
+
+
+def frame(name: str, data: bytes, event_id: str | None = None) -> bytes:
+    """Write one event. Needs: data without line breaks, as JSON has none."""
+    head = b"id: %b\n" % event_id.encode() if event_id is not None else b""
+    return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), data)
+
+
+def negotiate(request: web.Request, *offered: str) -> str:
+    """Choose the media type that the client likes best; the first offered where it does not care.
+
+    Raises: NotAcceptable.
+    """
+    told = ",".join(request.headers.getall("Accept", ()))
+    if not told.strip():
+        return offered[0]
+    wishes = [_read_wish(part) for part in told.split(",") if part.strip()]
+    best, best_weight = "", 0.0
+    for media_type in offered:
+        weight = _weigh(media_type, wishes)
+        if weight > best_weight:
+            best, best_weight = media_type, weight
+    if not best:
+        raise NotAcceptable(f"this address gives {' or '.join(offered)}")
+    return best
+
+
+def last_event_id(request: web.Request) -> str | None:
+    """Return the `Last-Event-ID`, where the client has one.
+
+    Raises: InvalidRequest where it comes more than once.
+    """
+    told = [one for one in request.headers.getall("Last-Event-ID", ()) if one]
+    if len(told) > 1:
+        raise InvalidRequest("give one Last-Event-ID, not several")
+    return told[0] if told else None
+
+
+class EventStream:
+    """One SSE answer: opened once, written at the client's pace, ended from outside where it must be.
+
+    A handler awaits `news` and writes; whoever has news sets it.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        self.news = asyncio.Event()
+        self.is_ended = False
+        self.is_open = False
+        self._written_at_s = monotonic()
+        self.request = request
+        self._streams = request.app[STREAMS]
+        self.response = web.StreamResponse(
+            headers={"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    @property
+    def limit_bytes(self) -> int:
+        """How much may wait for this stream."""
+        return self._streams.config.stream_bytes
+
+    async def open(self, headers: dict[str, str]) -> None:
+        """Send the head, and be watched over from then on."""
+        self.response.headers.update(headers)
+        await self.response.prepare(self.request)
+        self.is_open = True
+        self._streams.add(self, self.request[CALLER])
+
+    async def write(self, packed: bytes) -> None:
+        """Send to the client, as fast as it takes it; nothing once the stream was ended."""
+        if not self.is_ended and packed:
+            await self.response.write(packed)
+            self._written_at_s = monotonic()
+
+    async def pause(self, limit_s: float | None = None) -> None:
+        """Wait for news, for at most `limit_s`, and keep the connection alive meanwhile."""
+        keepalive_s = self._streams.config.keepalive_s
+        try:
+            async with asyncio.timeout(keepalive_s if limit_s is None else min(limit_s, keepalive_s)):
+                await self.news.wait()
+        except TimeoutError:
+            if monotonic() - self._written_at_s >= keepalive_s:
+                await self.write(b": still here\n\n")
+        self.news.clear()
+
+    def close(self) -> None:
+        """Be watched over no longer."""
+        self._streams.remove(self)
+
+    def revoke(self) -> None:
+        """End with nothing more sent."""
+        self.is_ended = True
+        self.cut()
+
+    def stop(self) -> None:
+        """End as soon as what is being written is written."""
+        self.is_ended = True
+        self.news.set()
+
+    def cut(self) -> None:
+        """Cut the connection: the client lost touch, and comes back with its last event id."""
+        self.is_ended = True
+        self.news.set()
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+    @property
+    def poll_s(self) -> float:
+        """How often a follower of logs reads."""
+        return self._streams.config.logs_poll_s
+
+
+def _read_wish(part: str) -> tuple[str, float]:
+    media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    weight = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                weight = min(1.0, max(0.0, float(value)))
+            except ValueError:
+                weight = 0.0
+    return media_type, weight if weight == weight else 0.0  # noqa: PLR0124 - not a number is no wish
+
+
+def _weigh(media_type: str, wishes: list[tuple[str, float]]) -> float:
+    family = media_type.partition("/")[0] + "/*"
+    for pattern in (media_type, family, "*/*"):
+        weights = [weight for wish, weight in wishes if wish == pattern]
+        if weights:
+            return max(weights)
+    return 0.0

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from aiohttp import web
 
@@ -19,9 +20,11 @@ from runstore.gateway.readiness import Readiness
 from runstore.gateway.route import Route
 from runstore.gateway.routes import ROUTES
 from runstore.gateway.served import ServedProjects
+from runstore.gateway.socket_streams import STREAMS, install_streams
 from runstore.lookup import Lookup
 from runstore.resolve import Resolver
 
+_LOOK_EVERY_S: Final = 0.02
 _access_log = logging.getLogger("runstore.gateway.access")
 _log = logging.getLogger("runstore.gateway")
 
@@ -115,11 +118,21 @@ class Gateway:
         await self._stopped.wait()
 
     async def _stop(self) -> None:
-        if self._services is not None:
+        if self._services is not None and self._runner is not None:
+            for site in self._runner.sites:
+                await site.stop()
             self._services.stopping.set()
+            await self._let_streams_end(self._runner.app)
             await self._services.settle(self._config.shutdown_s)
         await self._end()
         self._stopped.set()
+
+    async def _let_streams_end(self, app: web.Application) -> None:
+        # aiohttp drops what comes in once it shuts down, and with it the answers to our close frames
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.shutdown_s):
+                while len(app[STREAMS]):
+                    await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _end(self) -> None:
         if self._runner is not None:
@@ -168,6 +181,7 @@ def make_app(services: Services) -> web.Application:
     routes: dict[web.AbstractRoute, Route] = {}
     app = web.Application(middlewares=[door(routes)], client_max_size=services.config.max_event_body_bytes)
     app[SERVICES] = services
+    install_streams(app)
     app[DOCUMENT] = describe(ROUTES, _version())
     resources: dict[str, web.Resource] = {}
     for route in ROUTES:

@@ -8,11 +8,15 @@ from runstore.core.principal import Scope
 from runstore.core.status import Status
 from runstore.gateway.cancel import post_cancel
 from runstore.gateway.health import Health, get_healthz, get_readyz
+from runstore.gateway.history import RunEvents, get_events
+from runstore.gateway.logs import get_logs
 from runstore.gateway.openapi import get_openapi
 from runstore.gateway.outputs import OutputView, get_named_output, get_output
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
 from runstore.gateway.route import Param, Reply, Route
 from runstore.gateway.runs import RunPage, get_run, list_runs
+from runstore.gateway.socket import open_socket
+from runstore.gateway.socket_routes import PUSH_ROUTES
 from runstore.gateway.submit import RunBody, post_run
 from runstore.gateway.transitions import PublicEvent, Published, post_transition
 from runstore.wire.event import Tag
@@ -33,6 +37,8 @@ _PREFER: Final = Param(
     where="header",
     description="wait=N (1 to 60): hold the answer until the run has ended or N seconds passed.",
 )
+_ACCEPT: Final = Param(name="Accept", where="header", description="text/event-stream asks for SSE.")
+_LAST_EVENT_ID: Final = Param(name="Last-Event-ID", where="header", description="Where an SSE stream goes on.")
 _TIME: Final = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 _FIND: Final = ("invalid_run_id", "run_not_found", "ambiguous_run_id", "cursor_lost")
 _RUN_HEADERS: Final = ("ETag", "Runstore-Cursor", "Preference-Applied")
@@ -172,6 +178,61 @@ ROUTES: Final[tuple[Route, ...]] = (
         ),
         problems=(*_FIND, "output_not_found"),
     ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run_id}/events",
+        handler=get_events,
+        summary="Read a run's transitions in order, the ignored ones marked; as SSE until the terminal one.",
+        scope=Scope.READ,
+        params=(_RUN_ID, _AFTER, _ACCEPT, _LAST_EVENT_ID),
+        replies=(
+            Reply(
+                status=200,
+                description="The events.",
+                type=RunEvents,
+                headers=("Runstore-Cursor",),
+                stream="text/event-stream",
+            ),
+        ),
+        problems=(*_FIND, "not_acceptable"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run_id}/logs",
+        handler=get_logs,
+        summary="Read stdout and stderr as they come; as SSE until the run has ended.",
+        scope=Scope.READ,
+        params=(_RUN_ID, _AFTER, _ACCEPT, _LAST_EVENT_ID),
+        replies=(
+            Reply(
+                status=200,
+                description="What was written so far.",
+                type=str,
+                media="text/plain",
+                headers=("Runstore-Cursor",),
+                stream="text/event-stream",
+            ),
+        ),
+        problems=(*_FIND, "not_acceptable"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/ws",
+        handler=open_socket,
+        summary="Open a websocket of the subprotocol runstore.v1.",
+        scope=Scope.READ,
+        is_websocket=True,
+        params=(
+            Param(
+                name="Sec-WebSocket-Protocol",
+                where="header",
+                description="runstore.v1; beside it runstore.bearer.<token> where no Authorization header can be sent.",
+            ),
+        ),
+        replies=(Reply(status=101, description="Messages follow.", media=None),),
+        problems=("upgrade_required",),
+    ),
+    *PUSH_ROUTES,
     Route(
         method="GET",
         path="/v1/openapi.json",

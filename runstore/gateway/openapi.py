@@ -123,6 +123,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
     told: dict[str, Any] = {"description": reply.description}
     if reply.media is not None:
         told["content"] = {reply.media: {"schema": _schema(reply.type) if reply.type is not None else {}}}
+        if reply.stream is not None:
+            told["content"][reply.stream] = {"schema": {"type": "string"}}
     if reply.headers:
         told["headers"] = _headers(reply.headers)
     return told

@@ -27,6 +27,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     type: Any = None
     media: str | None = "application/json"
+    stream: str | None = None
     headers: tuple[str, ...] = ()
 
 

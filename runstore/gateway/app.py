@@ -131,7 +131,7 @@ class Gateway:
         # aiohttp drops what comes in once it shuts down, and with it the answers to our close frames
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.shutdown_s):
-                while len(app[STREAMS]):
+                while len(app[STREAMS]):  # noqa: ASYNC110 - seldom, and never for long
                     await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _end(self) -> None:

@@ -1,0 +1,154 @@
+"""The blocking publisher: the asynchronous one in a thread of its own, and anew in a forked child."""
+
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import Token
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar, Unpack
+
+from runstore.background import Background
+from runstore.core.errors import StoreUnavailable
+from runstore.core.ids import check_project_name
+from runstore.core.status import Status
+from runstore.publish.asynchronous import AsyncPublisher, PublishedEvent
+from runstore.publish.config import PublisherConfig
+from runstore.publish.event import Told
+from runstore.publish.track import Story, TrackOptions, enter, keep_returned, leave
+from runstore.publish.tracked import TrackedRun
+
+_LOG = logging.getLogger("runstore.publish")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Publisher:
+    """AsyncPublisher for programs without an event loop, with the same calls, arguments and errors.
+
+    Several threads may use one. A child made by fork opens a connection of its own.
+    """
+
+    def __init__(
+        self, redis_url: str | None = None, project: str | None = None, *, config: PublisherConfig | None = None
+    ) -> None:
+        self._told = (redis_url, project, config)
+        self._publisher = AsyncPublisher(redis_url, project, config=config)
+        self._background = Background("runstore-publisher")
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def project(self) -> str | None:
+        """The project of events that name none."""
+        return self._publisher.project
+
+    def publish(self, run_id: str, status: Status | str, **told: Unpack[Told]) -> PublishedEvent:
+        """Publish one event: see `AsyncPublisher.publish`."""
+        publisher, background = self.here()
+        return background.run(publisher.publish(run_id, status, **told))
+
+    def track(
+        self,
+        project: str | None = None,
+        *,
+        run_id: str | None = None,
+        commit_sha: str | None = None,
+        tags: Sequence[str] = (),
+        attempt: int | None = None,
+        worker: str | None = None,
+        traceparent: str | None = None,
+    ) -> "Track":
+        """Publish what becomes of some work, with `with` or as a decorator of `def`: see `AsyncPublisher.track`."""
+        options = TrackOptions(
+            project_name=check_project_name(self._publisher.project_of(project)),
+            run_id=run_id,
+            commit_sha=commit_sha,
+            tags=tuple(tags),
+            attempt=attempt,
+            worker=worker,
+            traceparent=traceparent,
+        )
+        return Track(self, options)
+
+    def close(self) -> None:
+        """Wait for what is under way, for a bounded time, and close all connections. May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if not self._background.is_foreign:
+            self._background.run(self._publisher.close())
+        self._background.stop()
+
+    def here(self) -> tuple[AsyncPublisher, Background]:
+        """Return the publisher and the thread of this process.
+
+        Raises: StoreUnavailable where it was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("the publisher was closed")
+            if self._background.is_foreign:
+                url, project, config = self._told
+                self._publisher = AsyncPublisher(url, project, config=config)
+                self._background = Background("runstore-publisher")
+            return self._publisher, self._background
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Track:
+    """Tracking as a context manager, once, or as a decorator, for every call."""
+
+    def __init__(self, publisher: Publisher, options: TrackOptions) -> None:
+        self._publisher = publisher
+        self._options = options
+        self._story: Story | None = None
+        self._background: Background | None = None
+        self._token: Token[TrackedRun | None] | None = None
+        Story(publisher.here()[0], options)
+
+    def __enter__(self) -> TrackedRun:
+        if self._story is not None:
+            raise RuntimeError("a tracking is entered once: call track() again for another run")
+        publisher, self._background = self._publisher.here()
+        self._story = Story(publisher, self._options)
+        self._background.run(self._story.begin())
+        self._token = enter(self._story.run)
+        return self._story.run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._story is not None
+        assert self._background is not None
+        leave(self._token)
+        try:
+            self._background.run(self._story.finish(error))
+        except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
+            _LOG.exception("end_not_published", extra={"run_id": self._story.run.run_id})
+
+    def __call__(self, work: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Decorate a function, so that each call is a run.
+
+        Raises: TypeError for an async function or a generator.
+        """
+        if inspect.iscoroutinefunction(work) or inspect.isgeneratorfunction(work) or inspect.isasyncgenfunction(work):
+            raise TypeError("this publisher tracks plain functions: use AsyncPublisher for async ones")
+
+        @functools.wraps(work)
+        def tracked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with Track(self._publisher, self._options) as run:
+                returned = work(*args, **kwargs)
+                keep_returned(run, returned)
+                return returned
+
+        return tracked

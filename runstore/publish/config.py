@@ -1,0 +1,32 @@
+"""Settings of a publisher."""
+
+from typing import Literal
+
+import msgspec
+
+
+class PublisherConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of a publisher, each with a default that suits most."""
+
+    timeout_s: float = 10.0
+    """How long one event may take to be acknowledged, attempts included, before StoreUnavailable is raised; an event
+    with a large output gets a second more for each 4 MiB. Seconds."""
+
+    backoff_s: float = 0.05
+    """The first pause before another attempt; it doubles with each, and the real one is drawn between 0 and it.
+    Seconds."""
+
+    max_backoff_s: float = 1.0
+    """The longest pause before another attempt. Seconds."""
+
+    durability: Literal["acknowledged", "fsynced", "replicated"] = "acknowledged"
+    """What an acknowledgement means: Redis has it, its disk has it, or `min_replicas` replicas have it."""
+
+    min_replicas: int = 1
+    """How many replicas must have an event before it counts, with the durability `replicated`."""
+
+    inline_output_bytes: int = 16 * 1024
+    """Outputs over this size are written beside the log, before the event that names them. Bytes."""
+
+    epoch_s: float = 10.0
+    """How long a partition's epoch, which cursors carry, is taken to hold. Seconds."""

@@ -1,0 +1,204 @@
+"""Tracking: publish `running` when some work begins and its end when it ends, and never be in its way."""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
+from uuid import uuid4
+
+import msgspec
+
+from runstore.core.errors import RunstoreError
+from runstore.core.event import Event
+from runstore.core.ids import parse_run_id
+from runstore.core.status import Status
+from runstore.publish.event import Told, make_event
+from runstore.publish.tracked import TrackedRun, output_of, reason_of, status_of
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_LOG = logging.getLogger("runstore.publish")
+_PROGRESS_S: Final = 1.0
+_current: ContextVar[TrackedRun | None] = ContextVar("runstore_current_run", default=None)
+
+
+def current_run() -> TrackedRun | None:
+    """Return the innermost tracked run that this code runs in, or None."""
+    return _current.get()
+
+
+class Sender(Protocol):
+    """What tracking needs of a publisher."""
+
+    async def send(self, event: Event) -> Any:
+        """Send an event, and return when it is acknowledged."""
+        ...
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Let the publisher's end wait for a task."""
+        ...
+
+
+class TrackOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every event of a tracked run says."""
+
+    project_name: str
+    run_id: str | None = None
+    commit_sha: str | None = None
+    tags: tuple[str, ...] = ()
+    attempt: int | None = None
+    worker: str | None = None
+    traceparent: str | None = None
+
+    def told(self, **more: Any) -> Told:
+        """Return the fields of an event."""
+        fields: dict[str, Any] = {
+            name: getattr(self, name) for name in ("project_name", "commit_sha", "attempt", "worker", "traceparent")
+        }
+        return cast(Told, {**fields, "tags": self.tags, **more})
+
+
+class Story:
+    """The events of one tracked run, from `begin` to `finish`, which run in one event loop."""
+
+    def __init__(self, sender: Sender, options: TrackOptions) -> None:
+        run_id = parse_run_id(options.run_id) if options.run_id is not None else str(uuid4())
+        self.run = TrackedRun(run_id, options.project_name, self._notify)
+        self._sender = sender
+        self._options = options
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._next: dict[str, Any] | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Publish `running`; a store that is away is logged.
+
+        Raises: InvalidRequest, InvalidRunId.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told()))
+
+    async def finish(self, error: BaseException | None) -> None:
+        """Publish how it ended. Never raises, but for a cancellation, which does not stop the publishing."""
+        task = asyncio.get_running_loop().create_task(self._finish(error))
+        self._sender.keep(task)
+        await asyncio.shield(task)
+
+    async def _finish(self, error: BaseException | None) -> None:
+        self._next = None
+        if self._pump is not None:
+            # A progress that came after the end would only be counted as ignored; it is not worth a long wait.
+            await asyncio.wait({self._pump}, timeout=_PROGRESS_S)
+            self._pump.cancel()
+        try:
+            await self._send(self._end(error))
+        except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
+            _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
+
+    def _end(self, error: BaseException | None) -> Event:
+        status = status_of(error)
+        reason = reason_of(error) if error is not None and status is not Status.SUCCESS else None
+        try:
+            output = output_of(self.run, error)
+            return make_event(self.run.run_id, status, self._options.told(error_message=reason, output=output))
+        except RunstoreError as trouble:
+            _LOG.error("output_left_out", extra={"run_id": self.run.run_id, "reason": trouble.detail[:200]})
+            lean = {"stderr": f"runstore: the output was left out: {trouble.detail}\n"}
+            return make_event(self.run.run_id, status, self._options.told(error_message=reason, output=lean))
+
+    async def _send(self, event: Event) -> None:
+        try:
+            await self._sender.send(event)
+        except RunstoreError as error:
+            if not error.retryable:
+                raise
+            _LOG.error(
+                "event_not_published",
+                extra={"run_id": event.run_id, "status": event.status.value, "reason": error.detail[:200]},
+            )
+
+    def _notify(self, progress: dict[str, Any]) -> None:
+        # The work may tell of it from any thread, and the loop may be gone by then.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._offer, progress)
+
+    def _offer(self, progress: dict[str, Any]) -> None:
+        self._next = progress
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._send_progress())
+            self._sender.keep(self._pump)
+
+    async def _send_progress(self) -> None:
+        while self._next is not None:
+            progress, self._next = self._next, None
+            try:
+                await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told(progress=progress)))
+            except Exception:  # noqa: BLE001 - progress is never in the way of the work
+                _LOG.exception("progress_not_published", extra={"run_id": self.run.run_id})
+
+
+class AsyncTrack:
+    """Tracking as an asynchronous context manager, once, or as a decorator, for every call."""
+
+    def __init__(self, sender: Sender, options: TrackOptions) -> None:
+        self._sender = sender
+        self._options = options
+        self._story: Story | None = None
+        self._token: Token[TrackedRun | None] | None = None
+        Story(sender, options)
+
+    async def __aenter__(self) -> TrackedRun:
+        if self._story is not None:
+            raise RuntimeError("a tracking is entered once: call track() again for another run")
+        self._story = Story(self._sender, self._options)
+        await self._story.begin()
+        self._token = _current.set(self._story.run)
+        return self._story.run
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._story is not None
+        leave(self._token)
+        await self._story.finish(error)
+
+    def __call__(self, work: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+        """Decorate an `async def`, so that each call is a run.
+
+        Raises: TypeError for another kind of function.
+        """
+        if not inspect.iscoroutinefunction(work):
+            raise TypeError("this publisher tracks async functions: use Publisher for others")
+
+        @functools.wraps(work)
+        async def tracked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            async with AsyncTrack(self._sender, self._options) as run:
+                returned = await work(*args, **kwargs)
+                keep_returned(run, returned)
+                return returned
+
+        return tracked
+
+
+def keep_returned(run: TrackedRun, returned: object) -> None:
+    """Take what a decorated function returned for its outputs, where it put none there itself."""
+    if returned is not None and run.outputs == {}:
+        run.outputs = dict(returned) if isinstance(returned, Mapping) else {"result": returned}
+
+
+def enter(run: TrackedRun) -> Token[TrackedRun | None]:
+    """Make a run the current one."""
+    return _current.set(run)
+
+
+def leave(token: Token[TrackedRun | None] | None) -> None:
+    """Make the run before it the current one again."""
+    if token is not None:
+        with contextlib.suppress(ValueError):
+            _current.reset(token)

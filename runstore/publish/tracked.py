@@ -1,0 +1,138 @@
+"""A tracked run: what the work tells of itself, and which event its end is. Pure."""
+
+import asyncio
+import concurrent.futures
+import math
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from runstore.core.errors import RunstoreError
+from runstore.core.event import MAX_JSON_DEPTH
+from runstore.core.status import Status
+from runstore.publish.event import encode
+from runstore.wire.event import check_depth
+
+_CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError, KeyboardInterrupt, GeneratorExit)
+_MAX_REASON: Final = 1000
+_MAX_REPR: Final = 10_000
+_MAX_MESSAGE: Final = 1000
+Notify = Callable[[dict[str, Any]], None]
+
+
+class TrackedRun:
+    """The run of some tracked work. What is put here is published with its end.
+
+    `outputs` may hold whatever can be written as JSON; a value that cannot is replaced by its repr, with a note in
+    `stderr`. `exit_code` is for work that has one.
+    """
+
+    def __init__(self, run_id: str, project_name: str, notify: Notify) -> None:
+        self.run_id = run_id
+        self.project_name = project_name
+        self.outputs: Any = {}
+        self.stdout = ""
+        self.stderr = ""
+        self.exit_code: int | None = None
+        self._notify = notify
+
+    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """Tell how far the work is, and return at once; the newest replaces what was not sent yet.
+
+        Never raises: a fraction is brought into 0 to 1, and trouble with the store is logged.
+        """
+        progress: dict[str, Any] = {}
+        if fraction is not None and math.isfinite(fraction):
+            progress["fraction"] = min(max(float(fraction), 0.0), 1.0)
+        if message is not None:
+            progress["message"] = clean(str(message))[:_MAX_MESSAGE]
+        if progress:
+            self._notify(progress)
+
+
+def status_of(error: BaseException | None) -> Status:
+    """Return the status that work ends in which raised this (None: nothing)."""
+    if error is None or (isinstance(error, SystemExit) and error.code in {None, 0}):
+        return Status.SUCCESS
+    if isinstance(error, TimeoutError):
+        return Status.TIMED_OUT
+    return Status.CANCELLED if isinstance(error, _CANCELLED) else Status.FAILED
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one line why work ended: the error's name and what it says."""
+    try:
+        said = " ".join(clean(str(error)).split())
+    except Exception:  # noqa: BLE001 - an error that cannot be shown is an error all the same
+        said = ""
+    name = type(error).__name__
+    return f"{name}: {said}"[:_MAX_REASON] if said else name
+
+
+def output_of(run: TrackedRun, error: BaseException | None) -> dict[str, Any]:
+    """Return what the run leaves behind: all that was put there, made fit to be written, and the traceback."""
+    outputs, notes = writable(run.outputs)
+    parts = [clean(str(run.stderr))]
+    if status_of(error) is not Status.SUCCESS and error is not None:
+        parts.append(clean("".join(traceback.format_exception(error))))
+    exit_code = run.exit_code
+    if exit_code is None and isinstance(error, SystemExit) and isinstance(error.code, int):
+        exit_code = error.code
+    return {
+        "exit_code": exit_code,
+        "stdout": clean(str(run.stdout)),
+        "stderr": _joined([*parts, *(f"runstore: {note}\n" for note in notes)]),
+        "outputs": outputs,
+    }
+
+
+def writable(outputs: Any) -> tuple[Any, list[str]]:
+    """Return outputs that can be written as JSON, with a note for each that had to be replaced by its repr."""
+    why = _unwritable(outputs)
+    if why is None:
+        return outputs, []
+    if not isinstance(outputs, dict):
+        return _shown(outputs), [f"the outputs were replaced by their repr: {why}"]
+    kept: dict[str, Any] = {}
+    notes: list[str] = []
+    for key, value in outputs.items():
+        name = clean(key if isinstance(key, str) else _shown(key))
+        trouble = _unwritable({name: value})
+        kept[name] = value if trouble is None else _shown(value)
+        if trouble is not None:
+            notes.append(f"the output {name!r} was replaced by its repr: {trouble}")
+    return kept, notes
+
+
+def clean(text: str) -> str:
+    """Return text that can be written as UTF-8: what cannot (a lone surrogate) is shown by its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _unwritable(value: Any) -> str | None:
+    try:
+        # The event and its output are two levels around the outputs.
+        check_depth(b"[" * _AROUND + encode(value) + b"]" * _AROUND, "it")
+    except RunstoreError as error:
+        return error.detail
+    except Exception as error:  # noqa: BLE001 - whatever an object raises when it is looked at, the work succeeded
+        return f"{type(error).__name__} when it was written"
+    return None
+
+
+_AROUND: Final = 2
+assert _AROUND < MAX_JSON_DEPTH
+
+
+def _shown(value: Any) -> str:
+    try:
+        return clean(repr(value))[:_MAX_REPR]
+    except Exception:  # noqa: BLE001 - as above
+        return f"<{type(value).__name__}>"
+
+
+def _joined(parts: list[str]) -> str:
+    text = ""
+    for part in parts:
+        text += ("\n" if text and part and not text.endswith("\n") else "") + part
+    return text

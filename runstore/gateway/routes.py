@@ -16,7 +16,6 @@ from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
 from runstore.gateway.route import Param, Reply, Route
 from runstore.gateway.runs import RunPage, get_run, list_runs
 from runstore.gateway.socket import open_socket
-from runstore.gateway.socket_routes import PUSH_ROUTES
 from runstore.gateway.submit import RunBody, post_run
 from runstore.gateway.transitions import PublicEvent, Published, post_transition
 from runstore.wire.event import Tag
@@ -232,7 +231,6 @@ ROUTES: Final[tuple[Route, ...]] = (
         replies=(Reply(status=101, description="Messages follow.", media=None),),
         problems=("upgrade_required",),
     ),
-    *PUSH_ROUTES,
     Route(
         method="GET",
         path="/v1/openapi.json",

@@ -8,7 +8,7 @@ import msgspec
 from runstore.adapters.connection import Script, StoreClient, StorePipeline
 from runstore.adapters.log import EPOCH_BYTES, RedisLog, parse_entry_id
 from runstore.adapters.outputs import part_keys
-from runstore.adapters.runs import CorruptRecord, read_record
+from runstore.adapters.records import CorruptRecord, read_record
 from runstore.core.cursor import NONCE_BYTES
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId, OutputRef

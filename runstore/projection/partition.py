@@ -13,7 +13,7 @@ from runstore.adapters import numbers as run_numbers
 from runstore.adapters.commit import Verdict, Writes, commit
 from runstore.adapters.outputs import Parts, prepare
 from runstore.adapters.partition import Seen, Standing, load_standing, see
-from runstore.adapters.runs import get_records
+from runstore.adapters.records import get_records
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import NONCE_BYTES
 from runstore.core.errors import StoreUnavailable

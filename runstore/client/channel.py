@@ -44,6 +44,7 @@ class Part:
         self.cursor = cursor
         self.sent = False
         self.put_off = False
+        self.stood = False
         self.done = False
 
 
@@ -91,6 +92,13 @@ class Channel:
             part.sent = False
         return gone
 
+    def rename(self, names: Iterator[str]) -> None:
+        """Take new names, so that what is still on its way for the old ones is known for that."""
+        for part in self.parts:
+            if self.asked.run_ids and not part.run_ids:
+                part.done = True
+            part.name = next(names)
+
     def disconnected(self) -> None:
         """Take note that the connection is gone: what was asked for is to be asked for again."""
         for part in self.parts:
@@ -105,7 +113,8 @@ class Channel:
             part.run_ids = dict.fromkeys(run_ids)
         part.cursor = cursor or part.cursor
         self.was_subscribed = True
-        if all(part.sent or part.done for part in self.parts):
+        part.stood = True
+        if all(part.stood or part.done for part in self.parts):
             self.subscribed.set()
 
     def offer(self, text: bytes, part: Part | None = None, cursor: str | None = None) -> bool:
@@ -145,10 +154,7 @@ class Channel:
             self._progress(run_id, progress)
 
     def finish(self, part: Part) -> None:
-        """Take note that every run of a subscription has ended, unless some were let go for a slow reader."""
-        if self._stalled:
-            part.sent = False
-            return
+        """Take note that every run of a subscription has ended."""
         part.done = True
         self._news.set()
         self.subscribed.set()

@@ -102,12 +102,19 @@ class Desk:
         if channel not in self._channels:
             return False
         del self._channels[channel]
+        self._let_go(channel)
         for part in channel.parts:
             del self._parts[part.name]
-        self._over += channel.let_go()
         if channel.catching_up is not None:
             channel.catching_up.cancel()
         return True
+
+    def _let_go(self, channel: Channel) -> None:
+        self._over += channel.let_go()
+        for part in channel.parts:
+            del self._parts[part.name]
+        channel.rename(self._names)
+        self._parts.update((part.name, (channel, part)) for part in channel.parts)
 
     def commands(self) -> list[bytes]:
         """Return what is to be sent now; empty while nothing changes."""
@@ -163,6 +170,9 @@ class Desk:
         name = message.id or ""
         if name in self._parts:
             return self._hear_channel(message, *self._parts[name])
+        if not self._waits.has(name):
+            # It is of a subscription that was ended meanwhile, and whose runs were asked for again.
+            return _NOTHING
         if message.type == "run":
             run = decode_run(message.run)
             if run.is_terminal:
@@ -195,7 +205,7 @@ class Desk:
                 channel.stands(part, message.run_ids, message.cursor)
             case "run":
                 if not channel.offer(bytes(message.run), part, message.cursor):
-                    self._over += channel.let_go()
+                    self._let_go(channel)
                     return _CHANGED
             case "progress" if message.progress is not None:
                 channel.tell_progress(message.run_id, message.progress)

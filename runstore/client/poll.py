@@ -57,6 +57,9 @@ class Poller:
                     while self._desk.busy:
                         dirty.clear()
                         for channel in self._desk.channels:
+                            if channel.asked.run_ids:
+                                # A run's end stays to be seen, so that nothing can be missed from here on.
+                                channel.subscribed.set()
                             if channel.asked.project_name is not None and channel not in projects:
                                 projects[channel] = loop.create_task(self._follow(channel, dirty))
                         await self._add_turns()
@@ -131,7 +134,6 @@ class Poller:
         for channel, part in watching:
             part.run_ids.pop(key, None)
             part.run_ids[run.run_id] = None
-            channel.stands(part, (), None)
             channel.offer_polled(run, answer.body, part)
         return _TURN_S if crowded else 0.0
 

@@ -37,6 +37,10 @@ class Waits:
         self._group_of: dict[str, str] = {}
         self._over: list[str] = []
 
+    def has(self, name: str) -> bool:
+        """Whether a subscription is one of these, and not over."""
+        return name in self._groups
+
     def want(self, run_id: str) -> None:
         """Await a run."""
         if run_id not in self._group_of and run_id not in self._put_off:

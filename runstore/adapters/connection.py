@@ -78,6 +78,23 @@ class _Pool(BlockingConnectionPool):
             await super().release(connection)
 
 
+class _SendsItself:
+    """Sends without a task of its own: redis-py makes one where there is a timeout, and Python 3.11 loses the
+    cancellation of a call that waits for such a task, so that a loop over Redis could not be stopped.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        connection: Any = super()
+        if not connection.is_connected:
+            await self.connect()  # type: ignore[attr-defined]
+        timeout_s, self.socket_timeout = self.socket_timeout, None  # type: ignore[has-type]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await connection.send_packed_command(command, check_health)
+        finally:
+            self.socket_timeout = timeout_s
+
+
 def connect(
     url: str, *, max_connections: int, timeout_s: float, block_ms: int = 0, greeting: "Greeting | None" = None
 ) -> StoreClient:
@@ -107,6 +124,7 @@ def connect(
             protocol=2,
             redis_connect_func=(greeting or Greeting()).greet,
         )
+        pool.connection_class = type("StoreConnection", (_SendsItself, pool.connection_class), {})
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"the Redis URL cannot be used: {str(error)[:120]}") from None

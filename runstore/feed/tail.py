@@ -50,6 +50,7 @@ class FeedTail:
         self._forgetters: list[Callable[[Rollback], None]] = []
         self._proven_at_s = 0.0
         self._failing = 0
+        self._stopping = False
         self._generation = 0
         self._text_of: tuple[Place | None, int, str] = None, -1, ""
         self._loop: asyncio.Task[None] | None = None
@@ -70,10 +71,11 @@ class FeedTail:
 
     async def stop(self) -> None:
         """Stop following; who still waits for a place is told that it will not come."""
+        self._stopping = True
         loop = self._loop
-        if loop is not None:
-            loop.cancel()
-            await asyncio.wait([loop])
+        while loop is not None and not loop.done():
+            loop.cancel()  # again where a client library swallowed it
+            await asyncio.wait([loop], timeout=1.0)
         self.is_connected = False
         self.bodies.close()
         for awaited in self._awaited:
@@ -267,7 +269,7 @@ class FeedTail:
             await self._awaited[partition].until(is_there, limit_s)
 
     async def _follow(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 if self._failing:
                     await self.prove()

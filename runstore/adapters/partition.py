@@ -32,7 +32,7 @@ local ahead = redis.call('XRANGE', KEYS[2], '(' .. entry, '+', 'COUNT', 17)
 if #ahead > 16 then return 0 end
 return redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', tonumber(ARGV[1]) + 16)
 """)
-_FEED_STEP: Final = 1000
+_LEAST_FEED_STEP: Final = 100
 
 
 class Standing(msgspec.Struct, kw_only=True):
@@ -174,7 +174,8 @@ async def trim(
         return
     young_ms = parse_entry_id(entry).ms - feed_retention_ms
     keep_from = parse_entry_id(rows[0][0]).ms
-    while (upto := keep_from + _FEED_STEP) <= int(n) - feed_retention:
+    step = max(_LEAST_FEED_STEP, feed_retention // 10)
+    while (upto := keep_from + step) <= int(n) - feed_retention:
         rows = await client.execute_command("XRANGE", keys.feed, b"%d-0" % upto, b"%d-0" % upto)
         if not rows or decode_feed(rows[0][1][b"c"]).entry[0] > young_ms:
             break

@@ -85,11 +85,15 @@ class ApiTokens:
         known = self._by_digest.get(digest)
         if known is not None and now - self._loaded_at < self._stale_s:
             return known
-        if now - self._asked_at >= _RELOAD_AT_MOST_EVERY_S or self._loading is not None:
-            await self.reload()
-        if time.monotonic() - self._loaded_at >= self._stale_s:
-            raise StoreUnavailable("the store's tokens cannot be read at the moment: try again")
+        await self._look_after(now)
         return self._by_digest.get(digest)
+
+    async def _look_after(self, now: float) -> None:
+        # a token may be a moment old; many unknown ones together still cost a few looks a second
+        while self._asked_at <= now:
+            if self._loading is None:
+                await asyncio.sleep(self._asked_at + _RELOAD_AT_MOST_EVERY_S - time.monotonic())
+            await self.reload()
 
     def still_valid(self, caller: Caller) -> bool | None:
         """Whether a token is stored as it was when its caller came."""

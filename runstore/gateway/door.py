@@ -1,6 +1,6 @@
 """The door: everything that is checked before a handler hears of a request, and every error turned into a problem.
 
-In this order: the address can be read, the caller is known, the origin is let in, the route exists, its scope is held,
+In this order: the caller is known, the origin is let in, the scope is held, the address can be read, the route exists,
 its query parameters are known, the body is not encoded. Under /v1 nothing answers without a valid token, not even that
 an address does not exist.
 """
@@ -36,10 +36,10 @@ def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
     @web.middleware
     async def enter(request: web.Request, handler: Handler) -> web.StreamResponse:
         route = routes.get(request.match_info.route)
-        check_target(request.raw_path)
         services = request.app[SERVICES]
         if (route is not None and not route.is_open) or (route is None and is_guarded(request.path)):
             await _admit(request, services, route)
+        check_target(request.raw_path)
         if route is not None:
             if request.rel_url.raw_query_string:
                 check_names(request, route.query_names)

@@ -68,7 +68,7 @@ class PublicEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Keys(msgspec.Struct):
-    run_id: msgspec.Raw | None = None
+    run_id: Any = None
 
 
 _KEYS: Final = msgspec.json.Decoder(_Keys)

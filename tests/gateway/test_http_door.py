@@ -1,0 +1,203 @@
+"""Who is let in, and what is told to those who are not."""
+
+import asyncio
+import time
+
+import pytest
+
+from runstore.core.principal import Scope
+from tests.gateway.builders import ADMIN, RUN_ID, Site, site_over, until
+
+PROTECTED = [
+    "/v1/runs",
+    f"/v1/runs/{RUN_ID}",
+    "/v1/openapi.json",
+    "/v1/nothing",
+    "/v1",
+    "/v1/ws",
+    "/mcp",
+    "/v1/runs/%ff",
+]
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+async def test_without_a_token_nothing_under_v1_answers(site: Site, path: str) -> None:
+    reply = await site.get(path, token=None)
+
+    assert (reply.status, reply.code) == (401, "unauthorized")
+    assert reply.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", "Basic abc", f"bearer {ADMIN} {ADMIN}", ADMIN, "Bearer " + "x" * 9000, "Bearer ünïcode"],
+)
+async def test_a_malformed_authorization_is_told_how_to_be_given(site: Site, header: str) -> None:
+    reply = await site.get("/v1/runs", token=None, headers={"Authorization": header})
+
+    assert (reply.status, reply.code) == (401, "unauthorized")
+
+
+async def test_the_scheme_may_be_written_in_any_case(site: Site) -> None:
+    reply = await site.get("/v1/runs", token=None, headers={"Authorization": f"bEARER {ADMIN}"})
+
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("name", ["token", "access_token", "authorization", "bearer"])
+async def test_a_token_in_the_url_is_never_taken(site: Site, name: str) -> None:
+    reply = await site.get(f"/v1/runs?{name}={ADMIN}", token=None)
+
+    assert reply.status == 401
+
+
+async def test_a_token_made_a_moment_ago_is_known_at_once(site: Site) -> None:
+    for _ in range(3):
+        token = await site.token(Scope.READ)
+
+        assert (await site.get("/v1/runs", token=token)).status == 200
+
+
+async def test_a_revoked_token_is_shut_out_within_moments(site: Site) -> None:
+    token = await site.token(Scope.READ)
+    await site.get("/v1/runs", token=token)
+
+    await site.store.tokens.revoke(token)
+
+    async with asyncio.timeout(2):
+        while (await site.get("/v1/runs", token=token)).status != 401:
+            pass
+
+
+async def test_an_expired_token_is_shut_out(site: Site) -> None:
+    token = await site.token(Scope.READ, expires_at_s=int(time.time()) - 1)
+
+    reply = await site.get("/v1/runs", token=token)
+
+    assert (reply.status, "expired" in reply.json()["detail"]) == (401, True)
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"),
+    [
+        (Scope.READ, {"get", "list", "output"}),
+        (Scope.WRITE, {"run", "cancel"}),
+        (Scope.PUBLISH, {"publish"}),
+        (Scope.ADMIN, {"get", "list", "output", "run", "cancel", "publish"}),
+    ],
+)
+async def test_each_scope_opens_its_own_doors_only(site: Site, scope: Scope, allowed: set[str]) -> None:
+    run_id = await site.publish(status="success", output={})
+    token = await site.token(scope)
+    calls = {
+        "get": site.get(f"/v1/runs/{run_id}", token=token),
+        "list": site.get("/v1/runs", token=token),
+        "output": site.get(f"/v1/runs/{run_id}/output", token=token),
+        "run": site.post("/v1/runs", {"project_name": "forecasts"}, token=token),
+        "cancel": site.post(f"/v1/runs/{run_id}/cancel", token=token),
+        "publish": site.post(f"/v1/runs/{run_id}/transitions", {"status": "running"}, token=token),
+    }
+
+    replies = dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
+
+    assert {name for name, reply in replies.items() if reply.status < 300} == allowed
+    assert {reply.code for name, reply in replies.items() if name not in allowed} <= {"forbidden"}
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "garbage", "http://[::1"])
+async def test_a_foreign_origin_is_refused(site: Site, origin: str) -> None:
+    reply = await site.get("/v1/runs", headers={"Origin": origin})
+
+    assert (reply.status, reply.code) == (403, "forbidden")
+
+
+async def test_the_own_origin_and_the_allowed_ones_are_let_in(site: Site) -> None:
+    async with site_over(site.store, allowed_origins=frozenset({"https://runs.example"})) as other:
+        own = await other.get("/v1/runs", headers={"Origin": other.gateway.url})
+        allowed = await other.get("/v1/runs", headers={"Origin": "https://runs.example"})
+
+    assert (own.status, allowed.status) == (200, 200)
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/nothing", "/", "/metrics", "/v1//runs"])
+async def test_an_unknown_address_is_a_problem(site: Site, path: str) -> None:
+    reply = await site.get(path)
+
+    assert (reply.status, reply.code) == (404, "not_found")
+    assert reply.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_method_that_is_not_possible_names_those_that_are(site: Site) -> None:
+    reply = await site.call("DELETE", "/v1/runs")
+
+    assert (reply.status, reply.code, reply.headers["Allow"]) == (405, "method_not_allowed", "GET, HEAD, POST")
+
+
+@pytest.mark.parametrize("path", ["/v1/runs/%zz", "/v1/runs/%", "/v1/runs/%ff", "/v1/runs?tag=%ff", "/v1/runs?tag=%C3"])
+async def test_an_address_that_cannot_be_decoded_is_a_bad_request(site: Site, path: str) -> None:
+    reply = await site.get(path)
+
+    assert (reply.status, reply.code) == (400, "bad_request")
+
+
+async def test_an_encoded_body_is_not_unpacked(site: Site) -> None:
+    reply = await site.post("/v1/runs", headers={"Content-Encoding": "gzip"}, data=b"\x1f\x8b")
+
+    assert (reply.status, reply.code) == (415, "unsupported_media_type")
+
+
+async def test_health_is_open_to_everybody(site: Site) -> None:
+    alive, ready = await site.get("/healthz", token=None), await site.get("/readyz", token=None)
+
+    assert (alive.status, ready.status) == (200, 200)
+
+
+async def test_the_gateway_is_not_ready_while_the_projector_is_behind(site: Site) -> None:
+    async with site_over(site.store, ready_lag_s=0.0, ready_every_s=0.05) as other:
+        await site.store.log.append(RUN_ID, b"{}")
+        readiness = other.gateway.services.readiness
+        await until(lambda: not readiness.reason)
+
+        readiness._marks = dict.fromkeys(readiness._marks, ((2**48, 0), 0.0))  # type: ignore[misc]
+        await readiness.turn()
+        reply = await other.get("/readyz", token=None)
+
+    assert (reply.status, reply.code) == (503, "store_unavailable")
+    assert "behind" in reply.json()["detail"]
+    assert reply.headers["Retry-After"]
+
+
+async def test_a_stopped_gateway_may_be_stopped_again_and_takes_no_connection(site: Site) -> None:
+    async with site_over(site.store) as other:
+        await asyncio.gather(other.gateway.stop(), other.gateway.stop())
+        await other.gateway.wait()
+
+        with pytest.raises(OSError):  # noqa: PT011 - any refusal will do
+            await other.get("/healthz")
+
+
+async def test_a_held_answer_is_given_when_the_gateway_stops(site: Site) -> None:
+    run_id = await site.publish()
+    async with site_over(site.store) as other:
+        held = asyncio.create_task(other.get(f"/v1/runs/{run_id}", headers={"Prefer": "wait=30"}))
+        await until(lambda: other.gateway.services.tail.hub.interests == 1)
+
+        await other.gateway.stop()
+
+        assert (await held).json()["status"] == "running"
+
+
+async def test_the_document_describes_every_route_and_only_those(site: Site) -> None:
+    document = (await site.get("/v1/openapi.json")).json()
+
+    assert document["openapi"].startswith("3.1")
+    assert document["paths"]["/v1/runs"]["post"]["requestBody"]
+    assert set(document["components"]["schemas"]["RunView"]["required"]) == {
+        *("run_id", "run_number", "project_name", "status", "commit_sha", "started_at", "finished_at"),
+        *("error_message", "output", "truncated"),
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
+            assert all(f"{{{name}}}" in path for name in named)
+            assert operation["responses"]

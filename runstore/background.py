@@ -1,30 +1,39 @@
 """A loop in a thread of its own, for the blocking faces of what is asynchronous underneath."""
 
 import asyncio
+import logging
 import os
+import selectors
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final, TypeVar
 
 _T = TypeVar("_T")
 _STOP_S: Final = 5.0
+_CLEAN_UP_S: Final = 15.0
+CleanUp = Callable[[], Coroutine[Any, Any, None]]
+_LOG: Final = logging.getLogger("runstore")
+_all: Final["weakref.WeakSet[Background]"] = weakref.WeakSet()
 
 
 class Background:
     """Runs coroutines for any number of threads. The thread begins with the first, and is a daemon.
 
+    `clean_up` is run before it ends: by `stop`, when the Background is dropped, or with the process.
     A child made by fork has no such thread: `is_foreign` says so there, and a new Background is needed.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clean_up: CleanUp) -> None:
         self._name = name
+        self._clean_up = clean_up
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        _all.add(self)
 
     @property
     def is_foreign(self) -> bool:
@@ -36,11 +45,11 @@ class Background:
         """The loop, begun when first asked for."""
         with self._lock:
             if self._loop is None:
-                loop = asyncio.new_event_loop()
+                loop = asyncio.SelectorEventLoop()
                 thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
                 thread.start()
                 self._loop, self._thread = loop, thread
-                self._finalizer = weakref.finalize(self, _stop, loop, thread, self._pid)
+                self._finalizer = weakref.finalize(self, _stop, loop, thread, self._pid, self._clean_up)
             return self._loop
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -68,6 +77,24 @@ class Background:
         if finalizer is not None:
             finalizer()
 
+    def disown(self) -> None:
+        """Cut off, in a forked child, what it inherited: the loop's selector is one and the same as the parent's.
+
+        A connection that is dropped here would otherwise take the parent's own out of it, which then hears nothing.
+        """
+        if self._loop is not None:
+            inherited: selectors.BaseSelector = self._loop._selector  # type: ignore[attr-defined]
+            self._loop._selector = selectors.DefaultSelector()  # type: ignore[attr-defined]
+            inherited.close()
+
+
+def _disown_all() -> None:
+    for background in list(_all):
+        background.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
@@ -83,9 +110,19 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, pid: int) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, pid: int, clean_up: CleanUp) -> None:
     if os.getpid() != pid or loop.is_closed():
         return
-    loop.call_soon_threadsafe(loop.stop)
+
+    async def finish() -> None:
+        try:
+            await asyncio.wait_for(clean_up(), _CLEAN_UP_S)
+        except Exception:  # noqa: BLE001 - the thread ends all the same
+            _LOG.exception("clean_up_failed")
+        finally:
+            loop.stop()
+
+    asyncio.run_coroutine_threadsafe(finish(), loop)
+    # The collector may drop a Background in its own thread, which cannot wait for itself.
     if thread is not threading.current_thread():
-        thread.join(2 * _STOP_S)
+        thread.join(_CLEAN_UP_S + 2 * _STOP_S)

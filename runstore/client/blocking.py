@@ -30,7 +30,7 @@ class Client:
     def __init__(self, url: str | None = None, *, token: Token = None, config: ClientConfig | None = None) -> None:
         self._told = (url, token, config)
         self._client = AsyncClient(url, token=token, config=config)
-        self._background = Background("runstore-client")
+        self._background = Background("runstore-client", self._client.close)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -144,8 +144,6 @@ class Client:
             if self._closed:
                 return
             self._closed = True
-        if not self._background.is_foreign:
-            self._background.run(self._client.close())
         self._background.stop()
 
     def __enter__(self) -> Self:
@@ -167,7 +165,7 @@ class Client:
                 if self._background.is_foreign:
                     url, token, config = self._told
                     self._client = AsyncClient(url, token=token, config=config)
-                    self._background = Background("runstore-client")
+                    self._background = Background("runstore-client", self._client.close)
         return self._client
 
 

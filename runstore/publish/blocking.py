@@ -35,7 +35,7 @@ class Publisher:
     ) -> None:
         self._told = (redis_url, project, config)
         self._publisher = AsyncPublisher(redis_url, project, config=config)
-        self._background = Background("runstore-publisher")
+        self._background = Background("runstore-publisher", self._publisher.close)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -78,8 +78,6 @@ class Publisher:
             if self._closed:
                 return
             self._closed = True
-        if not self._background.is_foreign:
-            self._background.run(self._publisher.close())
         self._background.stop()
 
     def here(self) -> tuple[AsyncPublisher, Background]:
@@ -93,7 +91,7 @@ class Publisher:
             if self._background.is_foreign:
                 url, project, config = self._told
                 self._publisher = AsyncPublisher(url, project, config=config)
-                self._background = Background("runstore-publisher")
+                self._background = Background("runstore-publisher", self._publisher.close)
             return self._publisher, self._background
 
     def __enter__(self) -> Self:

@@ -271,21 +271,23 @@ async def test_a_wait_asks_nothing_after_it_subscribed(running: Live, publisher:
 async def test_behind_a_proxy_without_websockets_all_is_heard_by_long_poll(
     running: Live, publisher: AsyncPublisher
 ) -> None:
-    async with Proxy(running.url, websockets=False) as proxy:
-        async with AsyncClient(proxy.url, token=running.token, config=QUICK) as client:
-            ids = [str(uuid4()) for _ in range(3)]
-            waits = [asyncio.create_task(client.wait(run_id, timeout_s=10)) for run_id in ids]
-            watch = client.watch(*ids)
-            async with client.watch(project_name="forecasts") as project:
-                for run_id in ids:
-                    await publisher.publish(run_id=run_id, status="running")
-                    await publisher.publish(run_id=run_id, status="success", output={"outputs": {"n": 1}})
+    async with (
+        Proxy(running.url, websockets=False) as proxy,
+        AsyncClient(proxy.url, token=running.token, config=QUICK) as client,
+    ):
+        ids = [str(uuid4()) for _ in range(3)]
+        waits = [asyncio.create_task(client.wait(run_id, timeout_s=10)) for run_id in ids]
+        watch = client.watch(*ids)
+        async with client.watch(project_name="forecasts") as project:
+            for run_id in ids:
+                await publisher.publish(run_id=run_id, status="running")
+                await publisher.publish(run_id=run_id, status="success", output={"outputs": {"n": 1}})
 
-                assert [run.run_id for run in await asyncio.gather(*waits)] == ids
-                assert {run.run_id async for run in watch} == set(ids)
-                heard = [await anext(project) for _ in ids]
-                assert {run.run_id for run in heard} == set(ids)
-                assert all(run.output is not None and run.output.outputs == {"n": 1} for run in heard)
+            assert [run.run_id for run in await asyncio.gather(*waits)] == ids
+            assert {run.run_id async for run in watch} == set(ids)
+            heard = [await anext(project) for _ in ids]
+            assert {run.run_id for run in heard} == set(ids)
+            assert all(run.output is not None and run.output.outputs == {"n": 1} for run in heard)
 
 
 async def test_the_blocking_faces_do_the_same(running: Live) -> None:

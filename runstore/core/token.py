@@ -1,77 +1,83 @@
-"""API tokens: `rst_`, 30 random characters, and a checksum by which a secret scanner knows one from chance.
+"""API tokens: `rst_`, 30 characters of base62, and 6 more that are the CRC-32 of all before them.
 
-Only the SHA-256 of a token is ever stored. A token that a person chose (`runstore dev --token`) has no such shape.
+The prefix and the checksum let secret scanners find a token and tell it from a look-alike. Only the SHA-256 is stored;
+a token has 178 random bits, so a slow hash would protect nothing more. An operator may also fix a token of another
+form, so a store accepts whatever text has the right hash.
 """
 
 import re
-from binascii import crc32
+import string
 from hashlib import sha256
 from typing import Final
+from zlib import crc32
 
 from runstore.core.errors import InvalidRequest
 
 PREFIX: Final = "rst_"
-RANDOM_BYTES: Final = 32
-_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_RANDOM: Final = 30
-_CHECKSUM: Final = 6
-_MADE: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKSUM}}}")
-_CHOSEN: Final = re.compile(r"[A-Za-z0-9_.~-]{20,200}")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+RANDOM_CHARACTERS: Final = 30
+MIN_FIXED_CHARACTERS: Final = 20
+_CHECK_CHARACTERS: Final = 6
+_DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+COMBINATIONS: Final = len(_DIGITS) ** RANDOM_CHARACTERS
+"""How many tokens there are: `make_token` takes a random number below this."""
+
+_FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{RANDOM_CHARACTERS + _CHECK_CHARACTERS}}}")
+_FIXED: Final = re.compile(rf"[A-Za-z0-9._~-]{{{MIN_FIXED_CHARACTERS},256}}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,63}")
 
 
-def make_token(random: bytes) -> str:
-    """Make a token of random bytes.
+def make_token(number: int) -> str:
+    """Write a number below `COMBINATIONS` as a token. Needs: a number from a source fit for secrets."""
+    if not 0 <= number < COMBINATIONS:
+        raise ValueError("the number lies outside the tokens there are")
+    body = PREFIX + _base62(number, RANDOM_CHARACTERS)
+    return body + _check(body)
 
-    Needs: at least 32 bytes from a source fit for secrets.
+
+def is_token(text: str) -> bool:
+    """Whether a text has the form of a token, checksum included; whether it is known, only a store can say."""
+    return _FORM.fullmatch(text) is not None and _check(text[:-_CHECK_CHARACTERS]) == text[-_CHECK_CHARACTERS:]
+
+
+def hash_token(text: str) -> str:
+    """Hash a token as it is stored: SHA-256, in hex."""
+    return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def check_fixed_token(text: str) -> str:
+    """Return a token that somebody chose, if it may be one.
+
+    Raises: InvalidRequest, also for one of our own form that was mistyped.
     """
-    secret = _base62(int.from_bytes(random), _RANDOM)
-    return f"{PREFIX}{secret}{_checksum(secret)}"
-
-
-def is_made(token: str) -> bool:
-    """Whether a token has the shape and the checksum of one that was made here."""
-    if not _MADE.fullmatch(token):
-        return False
-    secret = token[len(PREFIX) : len(PREFIX) + _RANDOM]
-    return token.endswith(_checksum(secret))
-
-
-def check_chosen(token: str) -> str:
-    """Return a token that a person chose, if it can be one.
-
-    Raises: InvalidRequest.
-    """
-    if not _CHOSEN.fullmatch(token):
-        raise InvalidRequest("a token must be 20 to 200 letters, digits, '-', '_', '.' or '~'")
-    return token
+    if not _FIXED.fullmatch(text):
+        raise InvalidRequest(
+            f"a token has {MIN_FIXED_CHARACTERS} to 256 URL-safe characters: letters, digits, '-', '_', '.', '~'"
+        )
+    if _FORM.fullmatch(text) and not is_token(text):
+        raise InvalidRequest("the token has the form of a runstore token and a wrong checksum: it was mistyped or cut")
+    return text
 
 
 def check_token_name(name: str) -> str:
-    """Return the name of a token, if it can be one.
+    """Return a name if it can be a token's.
 
     Raises: InvalidRequest.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
-            f"{name[:60]!r} is no name for a token: 1 to 64 letters, digits, '.', '_', '@' or '-', "
+            f"{name[:60]!r} is no name for a token: 1 to 64 letters, digits, '.', '_', '-', '@' or '/', "
             "the first a letter or digit"
         )
     return name
 
 
-def hash_token(token: str) -> str:
-    """Return what is stored of a token: its SHA-256 in hex."""
-    return sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _checksum(secret: str) -> str:
-    return _base62(crc32(secret.encode()), _CHECKSUM)
+def _check(body: str) -> str:
+    return _base62(crc32(body.encode()), _CHECK_CHARACTERS)
 
 
 def _base62(number: int, characters: int) -> str:
-    digits = []
+    written = ""
     for _ in range(characters):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+        number, digit = divmod(number, len(_DIGITS))
+        written = _DIGITS[digit] + written
+    return written

@@ -1,56 +1,66 @@
-"""API tokens."""
-
-from hashlib import sha256
+"""Tokens: their form, their checksum, and what an operator may choose as one."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runstore.core.errors import InvalidRequest
-from runstore.core.token import RANDOM_BYTES, check_chosen, check_token_name, hash_token, is_made, make_token
-
-secrets = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
+from runstore.core.token import COMBINATIONS, check_fixed_token, check_token_name, hash_token, is_token, make_token
 
 
-@given(secrets)
-def test_a_made_token_has_a_shape_that_a_scanner_can_tell(random: bytes) -> None:
-    token = make_token(random)
+@given(st.integers(0, COMBINATIONS - 1))
+def test_every_token_that_is_made_is_one_and_has_the_same_length(number: int) -> None:
+    token = make_token(number)
 
+    assert is_token(token)
     assert len(token) == 40
-    assert token.startswith("rst_")
-    assert is_made(token)
-    assert check_chosen(token) == token
+    assert check_fixed_token(token) == token
 
 
-@given(secrets, st.integers(4, 39), st.sampled_from("0aZ"))
-def test_one_wrong_character_is_no_made_token(random: bytes, position: int, other: str) -> None:
-    token = make_token(random)
-    wrong = token[:position] + other + token[position + 1 :]
+@given(st.integers(0, COMBINATIONS - 1), st.integers(4, 39), st.sampled_from("0Az9"))
+def test_a_mistyped_token_is_none(number: int, place: int, typed: str) -> None:
+    token = make_token(number)
+    mistyped = token[:place] + typed + token[place + 1 :]
 
-    assert is_made(wrong) == (wrong == token)
-
-
-@pytest.mark.parametrize("token", ["", "rst_", "rst_" + "a" * 35, "xyz_" + "a" * 36])
-def test_another_shape_is_no_made_token(token: str) -> None:
-    assert not is_made(token)
+    assert is_token(mistyped) == (mistyped == token)
 
 
-def test_two_random_texts_make_two_tokens() -> None:
-    assert make_token(b"a" * 32) != make_token(b"b" * 32)
+def test_different_numbers_give_different_tokens() -> None:
+    assert len({make_token(number) for number in (0, 1, 61, 62, COMBINATIONS - 1)}) == 5
 
 
-def test_only_the_hash_is_stored() -> None:
-    assert hash_token("secret") == sha256(b"secret").hexdigest()
+@pytest.mark.parametrize("number", [-1, COMBINATIONS])
+def test_a_number_that_no_token_stands_for_is_refused(number: int) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        make_token(number)
 
 
-@pytest.mark.parametrize("token", ["short", "a" * 19, "a" * 201, "a" * 20 + " ", "é" * 20, "a" * 20 + "/"])
-def test_a_chosen_token_must_be_long_and_safe_in_a_url(token: str) -> None:
-    with pytest.raises(InvalidRequest, match="20 to 200"):
-        check_chosen(token)
+def test_a_mistyped_token_of_our_form_is_not_taken_as_a_fixed_one() -> None:
+    token = make_token(7)
+
+    with pytest.raises(InvalidRequest, match="mistyped"):
+        check_fixed_token(token[:-1] + ("A" if token[-1] != "A" else "B"))
 
 
-def test_a_token_has_a_plain_name() -> None:
-    assert check_token_name("ci@build-1") == "ci@build-1"
-    for name in ("", "-x", "a b", "a" * 65, "x\n"):
-        with pytest.raises(InvalidRequest, match="name for a token"):
-            check_token_name(name)
+@pytest.mark.parametrize("text", ["short", "x" * 19, "x" * 257, "x" * 20 + " ", "ü" * 20, "x" * 20 + "\n", "a/b" * 10])
+def test_a_fixed_token_is_long_enough_and_fit_for_a_header(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="URL-safe"):
+        check_fixed_token(text)
+
+
+def test_twenty_url_safe_characters_are_a_token() -> None:
+    assert check_fixed_token("abcdefghij-._~012345") == "abcdefghij-._~012345"
+
+
+def test_the_hash_is_sha256_in_hex() -> None:
+    assert hash_token("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "x" * 65, "a\x1b[2J", "ä"])
+def test_a_token_has_a_name_that_can_be_shown(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="no name"):
+        check_token_name(name)
+
+
+def test_a_plain_name_is_taken() -> None:
+    assert check_token_name("ci/deploy@main") == "ci/deploy@main"

@@ -6,7 +6,7 @@ expiry on it again.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from secrets import token_bytes
 from typing import Final
 
@@ -66,6 +66,18 @@ class RedisOutputs:
             piece = (parts.whole or b"")[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
             await self._put(keys.output(packed_id, token, str(chunk)), piece)
         await self._put(keys.output(packed_id, token, "v"), parts.view)
+
+    async def write_many(self, outputs: Sequence[tuple[RunId, Parts]]) -> None:
+        """Write several outputs, those that are small in one round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for run_id, parts in outputs:
+            if parts.whole is None and len(parts.view) < _IN_THREAD_FROM_BYTES:
+                key = self._meta.keys_of(run_id).output(to_bytes(run_id), parts.ref.token, "v")
+                pipe.execute_command("SET", key, pack(parts.view), "NX", "EX", ORPHAN_EXPIRY_S)
+            else:
+                await self.write_parts(run_id, parts)
+        if len(pipe):
+            await pipe.execute()
 
     async def _put(self, key: bytes, piece: bytes) -> None:
         packed = pack(piece) if len(piece) < _IN_THREAD_FROM_BYTES else await asyncio.to_thread(pack, piece)

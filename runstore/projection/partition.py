@@ -1,6 +1,5 @@
 """One partition's projector: folds what it is given, and commits it against the cursor that it read."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from logging import getLogger
@@ -96,10 +95,13 @@ class PartitionProjector:
         batch = self._fold(readings, seen, standing, n, {})
         if batch.numbered:
             batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch))
-        for run_id, touched in batch.touched.items():
-            for ref in (touched.after.run.output, touched.after.run.late_output):
-                if ref is not None and (run_id, ref.token) in parts:
-                    await self._store.outputs.write_parts(run_id, parts[run_id, ref.token])
+        kept = [
+            (run_id, parts[run_id, ref.token])
+            for run_id, touched in batch.touched.items()
+            for ref in (touched.after.run.output, touched.after.run.late_output)
+            if ref is not None and (run_id, ref.token) in parts
+        ]
+        await self._store.outputs.write_many(kept)
         writes = write_batch(self._keys, batch, counts=standing.counts, stats=standing.stats)
         nonce = await self._commit(standing, batch, writes)
         self._remember(standing, batch, nonce)
@@ -254,7 +256,6 @@ async def _bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> 
             parts[event.run_id, ready.ref.token] = ready
             reading.view = ready.view
             _replace_event(reading, output=None, output_ref=ready.ref)
-        await asyncio.sleep(0)
     return parts
 
 

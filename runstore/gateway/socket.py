@@ -53,7 +53,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
             return ProjectSubscription(connection, reach, message)
         return RunsSubscription(connection, reach, message)
 
-    connection = Connection(ws, request.transport, streams.config, make)
+    connection = Connection(ws, lambda: request.transport, streams.config, make)
     stream = _Socket(connection)
     streams.add(stream, caller)
     try:

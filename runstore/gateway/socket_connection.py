@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -65,7 +66,7 @@ class Connection:
     def __init__(
         self,
         ws: web.WebSocketResponse,
-        transport: asyncio.Transport | None,
+        transport: Callable[[], asyncio.Transport | None],
         config: PushConfig,
         make: Callable[["Connection", Subscribe], Subscribed],
     ) -> None:
@@ -99,9 +100,11 @@ class Connection:
                 await asyncio.wait([self._closer])
         finally:
             self._silence()
+            if self._writer is not None:
+                self._writer.cancel()
             if self._closer is not None:
                 self._closer.cancel()
-            if self._ws.close_code == WSCloseCode.ABNORMAL_CLOSURE:
+            elif self._ws.close_code == WSCloseCode.ABNORMAL_CLOSURE:
                 self._abort()
 
     def offer(self, message: Message, key: Key | None = None) -> None:
@@ -120,7 +123,9 @@ class Connection:
 
     async def send(self, message: Message) -> None:
         """Send at the peer's pace; for jobs only."""
-        await self._ws.send_frame(await self.persist(message.encode), WSMsgType.TEXT)
+        packed = await self.persist(message.encode)
+        if not self.is_closing:
+            await self._ws.send_frame(packed, WSMsgType.TEXT)
 
     def do(self, job: Job) -> None:
         """Let the writer do a job once everything offered before was sent."""
@@ -138,6 +143,7 @@ class Connection:
         """Close the websocket; what waits is dropped, and nothing is sent after the close frame."""
         if self._closer is None:
             self._silence()
+            asyncio.get_running_loop().call_later(self._config.close_s, self._abort)
             self._closer = asyncio.create_task(self._close(code, reason), name="socket-closer")
 
     async def persist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -201,7 +207,7 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while True:
+            while not self.is_closing:
                 message = self._outbox.take()
                 if message is not None:
                     await self.send(message)
@@ -225,21 +231,18 @@ class Connection:
         self._subscriptions.clear()
         self._jobs.clear()
         self._outbox.clear()
-        if self._writer is not None and self._writer is not asyncio.current_task():
-            self._writer.cancel()
 
     async def _close(self, code: int, reason: str) -> None:
-        try:
-            async with asyncio.timeout(self._config.close_s):
-                await self._ws.close(code=code, message=reason.encode())
-        except (TimeoutError, ConnectionError):
-            self._abort()
-        if self._ws.close_code == WSCloseCode.ABNORMAL_CLOSURE:
-            self._abort()
+        # All who wait for a full transport wait for one future of aiohttp's, and whoever is cancelled there cancels it
+        # for the others. So the writer is left alone until the connection is lost, and a cancellation that comes out
+        # of here need not be meant for this task.
+        with suppress(ConnectionError, asyncio.CancelledError):
+            await self._ws.close(code=code, message=reason.encode())
 
     def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        transport = self._transport()
+        if transport is not None:  # None once the connection is lost
+            transport.abort()
 
 
 def _detail(error: RunstoreError) -> str:

@@ -206,5 +206,5 @@ def new_run() -> str:
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something that sets no signal, looking again at each turn of the loop."""
     async with asyncio.timeout(SOON_S):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what is waited for sets no signal
             await asyncio.sleep(0.005)

@@ -237,6 +237,7 @@ class Projector:
 
     async def _share(self) -> None:
         """Keep what is held, give away what is over a fair share, take what nobody holds."""
+        await self._store.ping()
         share = -(-self._store.meta.partitions // await self._sharing.arrive())
         held = {partition for partition in sorted(self._owned) if await self._sharing.hold(partition)}
         surplus = set(sorted(held)[share:])

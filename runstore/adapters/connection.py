@@ -229,7 +229,9 @@ class Connections:
             check_role(await self.client.execute_command("ROLE"))
         except StoreUnavailable as error:
             if error.__cause__ is None:
+                # what is still open leads to a server that was demoted
                 await self.client.connection_pool.disconnect()
+                await self.blocking.connection_pool.disconnect()
             raise
 
     async def aclose(self) -> None:

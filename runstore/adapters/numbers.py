@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from runstore.adapters.connection import Script, StoreClient
+from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId, from_bytes, to_bytes
 from runstore.wire.keys import numbers as numbers_key
 
@@ -45,6 +46,10 @@ return 1
 """)
 
 
+class Uncountable(StoreUnavailable):
+    """A project's run numbers are kept in something that is no hash of numbers."""
+
+
 async def reserve(
     client: StoreClient,
     project_name: str,
@@ -58,9 +63,16 @@ async def reserve(
     """Reserve a number for each run, in order; None where another projector has committed since `n`.
 
     With `fresh` (the first time after the partition was loaded) a fence of another epoch gives way.
+
+    Raises: Uncountable; StoreUnavailable.
     """
     args: list[bytes | str | int] = [f"f:{partition}", epoch.hex(), n, int(fresh)]
-    numbers = await _RESERVE.run(client, [numbers_key(project_name)], args + [to_bytes(run_id) for run_id in run_ids])
+    try:
+        numbers = await _RESERVE.run(client, [numbers_key(project_name)], args + [to_bytes(r) for r in run_ids])
+    except StoreUnavailable as error:
+        if "WRONGTYPE" in str(error.__cause__) or "not an integer" in str(error.__cause__):
+            raise Uncountable(f"the run numbers of {project_name} cannot be read") from error
+        raise
     return [int(number) for number in numbers] if numbers else None
 
 

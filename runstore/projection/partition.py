@@ -139,9 +139,20 @@ class PartitionProjector:
         found: dict[RunId, int] = {}
         for name, run_ids in asked.items():
             fresh = name not in self._numbered
+            numbers = await self._reserve_in(standing, name, run_ids, fresh=fresh)
+            if numbers is None:
+                raise Lost
             if fresh:
-                await self._clear_leftovers(standing, name)
-            numbers = await run_numbers.reserve(
+                await self._clear_leftovers(standing, name, besides=run_ids)
+            self._numbered.add(name)
+            found.update(zip(run_ids, numbers, strict=True))
+        return found
+
+    async def _reserve_in(
+        self, standing: Standing, name: str, run_ids: Sequence[RunId], *, fresh: bool
+    ) -> list[int] | None:
+        try:
+            return await run_numbers.reserve(
                 self._store.client,
                 name,
                 run_ids,
@@ -150,18 +161,17 @@ class PartitionProjector:
                 n=standing.n,
                 fresh=fresh,
             )
-            if numbers is None:
-                raise Lost
-            self._numbered.add(name)
-            found.update(zip(run_ids, numbers, strict=True))
-        return found
+        except run_numbers.Uncountable as error:
+            for run_id in run_ids:
+                self._strike(run_id, error.detail)
+            return None
 
-    async def _clear_leftovers(self, standing: Standing, name: str) -> None:
+    async def _clear_leftovers(self, standing: Standing, name: str, *, besides: Sequence[RunId]) -> None:
         """Forget the reservations of runs that were committed by a projector that died right after."""
         ours = [
             run_id
             for run_id in await run_numbers.reserved(self._store.client, name)
-            if partition_of(run_id, self._store.meta.partitions) == self._partition
+            if run_id not in besides and partition_of(run_id, self._store.meta.partitions) == self._partition
         ]
         records = await get_records(self._store.client, self._store.meta, ours)
         done = [r.run.run_id for r in records if r is not None and r.run.run_number is not None]

@@ -156,6 +156,18 @@ async def test_a_run_whose_key_has_the_wrong_type_is_set_aside_and_the_rest_goes
         assert b"wrong type" in letter[b"reason"]
 
 
+async def test_a_run_that_cannot_be_numbered_is_set_aside_and_the_rest_goes_on(store: RedisStore) -> None:
+    await store.client.set("runstore:{n:forecasts}:numbers", "poison")
+    await tell(store, RUN, "pending", numbered=True)
+    await tell(store, OTHER, "success")
+
+    for _ in range(4):
+        await Projector(store).drain()
+
+    assert await status_of(store, OTHER) is Status.SUCCESS
+    assert b"run numbers" in (await dead_letters(store))[0][b"reason"]
+
+
 @pytest.mark.parametrize("name", ["dead", "stats", "leases", "queue_deadlines", "controls"])
 async def test_a_signal_key_of_the_wrong_type_holds_up_nothing(real_store: RedisStore, name: str) -> None:
     keys = real_store.meta.keys_of(RUN)

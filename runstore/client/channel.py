@@ -126,7 +126,9 @@ class Channel:
             part.cursor = cursor or part.cursor
             if run.is_terminal:
                 part.run_ids.pop(run.run_id, None)
-        if (run.is_terminal or self.asked.events == "all") and self._seen.is_news(run, text):
+        if (run.is_terminal or self.asked.events == "all") and self._seen.is_news(
+            run, text, was_asked_for=cursor is None
+        ):
             self._items.append(Item(run, cursor, len(text)))
             self._bytes += len(text)
             self._news.set()

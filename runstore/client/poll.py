@@ -25,6 +25,7 @@ _AT_ONCE: Final = 48
 """Requests held at one time; with more runs than that, nothing is held and the runs take turns."""
 _HOLD_S: Final = 20
 _TURN_S: Final = 0.1
+_LEAST_S: Final = 0.5
 _UNKNOWN_S: Final = 0.5
 _PROJECT_S: Final = 1.0
 _OVERLAP: Final = timedelta(seconds=5)
@@ -117,6 +118,8 @@ class Poller:
         """Ask for a run once, tell whoever waits for it, and return the seconds until it is asked for again."""
         crowded = len(self._known) > _AT_ONCE
         hold_s = 0 if crowded else 1 if any(channel.asked.events == "all" for channel, _ in watching) else _HOLD_S
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
         try:
             answer = await self._get(key, hold_s, _newest(watching))
         except RunNotFound:
@@ -135,7 +138,11 @@ class Poller:
             part.run_ids.pop(key, None)
             part.run_ids[run.run_id] = None
             channel.offer_polled(run, answer.body, part)
-        return _TURN_S if crowded else 0.0
+        if key != run.run_id:
+            await self._add_turns()
+        took_s = clock() - asked_at
+        # A proxy that drops `Prefer` must not be asked without end.
+        return _TURN_S if crowded else max(0.0, _LEAST_S - took_s)
 
     async def _get(self, key: str, hold_s: int, after: str | None) -> Answer:
         return await self._http.request(

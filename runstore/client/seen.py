@@ -34,10 +34,13 @@ class Seen:
         last = self._last.get(run_id)
         return last is not None and last.rank == _ENDED
 
-    def is_news(self, run: Run, text: bytes) -> bool:
-        """Whether a run, as it was written in `text`, is to be handed out; it then counts as handed out."""
+    def is_news(self, run: Run, text: bytes, *, was_asked_for: bool = False) -> bool:
+        """Whether a run, as it was written in `text`, is to be handed out; it then counts as handed out.
+
+        One that was asked for, not pushed, may always be a repeat.
+        """
         now, last = _Last(_rank(run.status), hash(text)), self._last.get(run.run_id)
-        suspect = run.run_id in self._suspects
+        suspect = was_asked_for or run.run_id in self._suspects
         self._suspects.discard(run.run_id)
         if last is not None and (last.rank == _ENDED or now.rank < last.rank or (suspect and now == last)):
             return False

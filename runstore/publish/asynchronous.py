@@ -153,13 +153,12 @@ class AsyncPublisher:
     async def _send_until_acknowledged(self, event: Event) -> PublishedEvent:
         for attempt in itertools.count():
             try:
-                store = await self._held.get()
-                await self._held.prepare(event.run_id)
+                ready = await self._held.ready(event.run_id)
                 if event.output is not None and len(event.output) > self.config.inline_output_bytes:
-                    ref = await store.outputs.write(event.run_id, event.output)
+                    ref = await ready.store.outputs.write(event.run_id, event.output)
                     event = msgspec.structs.replace(event, output=None, output_ref=ref)
-                entry_id = await store.log.append(event.run_id, encode_event(event))
-                cursor = await self._held.cursor(event.run_id, entry_id)
+                entry_id = await ready.store.log.append(event.run_id, encode_event(event))
+                cursor = ready.cursor(entry_id)
                 return PublishedEvent(run_id=event.run_id, event_id=event.event_id or "", cursor=cursor)
             except StoreUnavailable as error:
                 self._held.doubt()

@@ -157,7 +157,8 @@ class Scripted:
         scripted = self.answer(request)
         if scripted is not None:
             return scripted
-        run_id = request.path.removeprefix("/v1/runs/")
+        prefix = request.path.removeprefix("/v1/runs/")
+        run_id = next((run_id for run_id in self.runs if run_id.startswith(prefix)), prefix)
         wait = request.headers.get("Prefer")
         if wait is not None and run_id in self.runs:
             try:

@@ -226,6 +226,24 @@ async def test_a_watch_goes_on_by_long_poll(scripted: Scripted, client: AsyncCli
     assert sorted(heard) == sorted(ids)
 
 
+async def test_a_watch_of_each_transition_by_long_poll_repeats_nothing(scripted: Scripted, client: AsyncClient) -> None:
+    scripted.refuse_websocket = 404
+    run_id = str(uuid4())
+    path = f"GET /v1/runs/{run_id}"
+    scripted.runs[run_id] = a_run(run_id, status="pending", started_at=None)
+
+    async with asyncio.timeout(10):
+        watch = client.watch(run_id[:8], events="all")
+        heard = [(await anext(watch)).status.value]
+        await scripted.until(lambda: scripted.requests.count(path) >= 2)
+        scripted.runs[run_id] = a_run(run_id)
+        heard.append((await anext(watch)).status.value)
+        await scripted.end(run_id)
+        heard += [run.status.value async for run in watch]
+
+    assert heard == ["pending", "running", "success"]
+
+
 async def test_a_websocket_is_tried_again_after_a_while(scripted: Scripted) -> None:
     scripted.refuse_websocket = 404
     run_id = str(uuid4())

@@ -1,0 +1,84 @@
+"""The commands, by name; each lives in a module that is imported when it is asked for."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from runstore import __version__
+from runstore.cli.exits import Exit, of_error
+from runstore.cli.screen import complain
+from runstore.core.errors import AmbiguousRunId, RunstoreError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+_COMMANDS: Final = {
+    "Try it": {
+        "demo": ("demo:demo", "Run the sample once, from the request to the pushed result, and clean up."),
+        "dev": ("dev:dev", "Bring up everything on this machine: store, projector, gateway, worker."),
+    },
+    "Runs": {
+        "run": ("run:run", "Ask for a run of a project."),
+        "get": ("get:get", "Look a run up."),
+        "list": ("list_runs:list_runs", "List runs, newest first."),
+        "watch": ("watch:watch", "Be told as runs end."),
+        "cancel": ("cancel:cancel", "Ask for a run to be cancelled."),
+        "logs": ("logs:logs", "Show what a run wrote to stdout and stderr."),
+    },
+    "Services": {
+        "gateway": ("services:gateway", "Serve HTTP and websockets."),
+        "projector": ("services:projector", "Fold events into runs, and end the runs of lost workers."),
+        "worker": ("services:worker", "Execute runs of the projects of runstore.toml."),
+    },
+    "Operation": {
+        "token": ("token:app", "Create, list and revoke API tokens."),
+        "doctor": ("doctor:doctor", "Look for what is wrong with a store, and say what to do."),
+    },
+}
+
+
+def build() -> "App":
+    """Put the command line together."""
+    from cyclopts import App, Group, Parameter
+
+    app = App(
+        name="runstore",
+        help="The run store that workers publish into and that everybody who waits for a run listens to.",
+        version=__version__,
+        default_parameter=Parameter(negative=()),
+        help_format="plaintext",
+    )
+    for place, (title, commands) in enumerate(_COMMANDS.items()):
+        group = Group(title, sort_key=place)
+        for name, (target, sentence) in commands.items():
+            app.command(f"runstore.cli.{target}", name=name, group=group, help=sentence)
+    options = Group("Options", sort_key=len(_COMMANDS))
+    app.register_install_completion_command(group=options, help="Install tab completion for this shell.")
+    for flag in ("--help", "--version"):
+        app[flag].group = options
+    return app
+
+
+def run(words: list[str]) -> int | None:
+    """Run one command and return its exit code; every error that is foreseen becomes a sentence and a code."""
+    from cyclopts import CycloptsError
+
+    try:
+        returned = build()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        complain(str(error))
+        return Exit.USAGE
+    except AmbiguousRunId as error:
+        complain("\n".join([error.detail, *(f"  {candidate}" for candidate in error.candidates)]))
+        return of_error(error)
+    except RunstoreError as error:
+        complain(error.detail)
+        return of_error(error)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # nobody reads on, so nothing may be written when the interpreter flushes at its end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.SUCCESS
+    return returned if isinstance(returned, int) else None

@@ -1,0 +1,205 @@
+"""Look at a store as a doctor does: read whatever tells whether it is well, and change nothing.
+
+Nothing is created in a Redis that holds no store yet, and a replica is looked at too, so that it can be named as one.
+"""
+
+from time import time
+from typing import Any, Final
+
+import msgspec
+
+from runstore.adapters.connection import Greeting, Script, StoreClient, connect, translated
+from runstore.adapters.log import parse_entry_id
+from runstore.adapters.meta import MAX_PARTITIONS
+from runstore.core.errors import StoreUnavailable
+from runstore.core.event import EntryId
+from runstore.wire.keys import META, PROJECTORS, PartitionKeys
+
+COUNTED: Final = 1_000
+"""Entries that are counted behind a cursor, and no more."""
+
+_BEHIND: Final = Script("""
+local rows = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', tonumber(ARGV[2]))
+if #rows == 0 then return {0, ''} end
+return {#rows, rows[1][1]}
+""")
+_LAST_ID: Final = Script("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+return '0-0'
+""")
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest of a partition's dead letters."""
+
+    entry: str
+    reason: str
+    at_ms: int
+
+
+class PartitionSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """One partition. `trouble` set: it could not be read, and the rest says nothing.
+
+    Units: `behind` counts events that wait for a projector, up to `COUNTED`; times are the store's.
+    """
+
+    partition: int
+    trouble: str = ""
+    last_ms: int = 0
+    behind: int = 0
+    oldest_waiting_ms: int | None = None
+    dead: int = 0
+    newest_dead: DeadLetter | None = None
+    oldest_lease_ms: int | None = None
+    oldest_deadline_ms: int | None = None
+
+
+class StoreSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A store as it was found. None: the server does not say.
+
+    Units: bytes; milliseconds since 1970 UTC by the store's clock, `own_ms` by ours.
+    """
+
+    server: str
+    version: str
+    role: str | None
+    policy: str | None
+    used_bytes: int | None
+    limit_bytes: int | None
+    has_aof: bool | None
+    write_failure: str
+    now_ms: int
+    own_ms: int
+    stored_partitions: str | None
+    projectors: int = 0
+    partitions: tuple[PartitionSeen, ...] = ()
+
+
+async def look(url: str, *, timeout_s: float = 5.0) -> StoreSeen:
+    """Look at the store behind a URL.
+
+    Raises: InvalidRequest for a URL that cannot be; StoreUnavailable where nothing answers.
+    """
+    greeting = Greeting()
+    greeting.knows_role = False
+    client = connect(url, max_connections=4, timeout_s=timeout_s, greeting=greeting)
+    try:
+        return await _look(client)
+    finally:
+        with translated():
+            await client.aclose()
+            await client.connection_pool.disconnect()
+
+
+async def _look(client: StoreClient) -> StoreSeen:
+    await client.execute_command("PING")
+    info = await _info(client)
+    before_ms = time() * 1000
+    now_ms = await _now_ms(client)
+    own_ms = round((before_ms + time() * 1000) / 2)
+    role = await _ask(client, "ROLE")
+    stored = await _ask(client, "HGET", META, "partitions")
+    alive = await _ask(client, "ZCOUNT", PROJECTORS, now_ms, "+inf")
+    text = stored.decode(errors="replace") if isinstance(stored, bytes) else None
+    count = int(text) if text is not None and text.isdigit() and 1 <= int(text) <= MAX_PARTITIONS else 0
+    return StoreSeen(
+        server="Valkey" if "valkey_version" in info else "Redis",
+        version=info.get("valkey_version") or info.get("redis_version") or "",
+        role=role[0].decode(errors="replace") if isinstance(role, list) and role else None,
+        policy=info.get("maxmemory_policy"),
+        used_bytes=_number(info.get("used_memory")),
+        limit_bytes=_number(info.get("maxmemory")),
+        has_aof=None if "aof_enabled" not in info else info["aof_enabled"] == "1",
+        write_failure=_write_failure(info),
+        now_ms=now_ms,
+        own_ms=own_ms,
+        stored_partitions=text,
+        projectors=alive if isinstance(alive, int) else 0,
+        partitions=tuple([await _partition(client, PartitionKeys(number)) for number in range(count)]),
+    )
+
+
+async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
+    """Read one partition. Raises: nothing that is about this partition alone."""
+    try:
+        entry = await client.execute_command("HGET", keys.cursor, "entry")
+        behind, oldest = await _BEHIND.run(client, [keys.events], [entry or b"0-0", COUNTED])
+        last = parse_entry_id(await _LAST_ID.run(client, [keys.events], []))
+        return PartitionSeen(
+            partition=keys.partition,
+            last_ms=last.ms,
+            behind=behind,
+            oldest_waiting_ms=parse_entry_id(oldest).ms if oldest else None,
+            dead=await client.execute_command("XLEN", keys.dead),
+            newest_dead=_dead(await client.execute_command("XREVRANGE", keys.dead, "+", "-", "COUNT", 1)),
+            oldest_lease_ms=await _least(client, keys.leases),
+            oldest_deadline_ms=_earlier(
+                await _least(client, keys.deadlines), await _least(client, keys.queue_deadlines)
+            ),
+        )
+    except (StoreUnavailable, ValueError) as error:
+        return PartitionSeen(partition=keys.partition, trouble=str(error)[:200])
+
+
+def _dead(rows: Any) -> DeadLetter | None:
+    if not rows:
+        return None
+    entry_id, fields = rows[0]
+    fields = dict(fields) if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=False))
+    place: EntryId = parse_entry_id(entry_id)
+    return DeadLetter(
+        entry=fields.get(b"entry", b"").decode(errors="replace"),
+        reason=fields.get(b"reason", b"no reason was kept").decode(errors="replace")[:300],
+        at_ms=place.ms,
+    )
+
+
+async def _least(client: StoreClient, key: bytes) -> int | None:
+    found = await client.execute_command("ZRANGE", key, 0, 0, "WITHSCORES")
+    if not found:
+        return None
+    first = found[0]
+    return round(float(first[1] if isinstance(first, (tuple, list)) else found[1]))
+
+
+def _earlier(*times: int | None) -> int | None:
+    return min((moment for moment in times if moment is not None), default=None)
+
+
+async def _info(client: StoreClient) -> dict[str, str]:
+    """Read what the server says of itself; little where it says little."""
+    answer = await _ask(client, "INFO")
+    return {str(name): str(value) for name, value in answer.items()} if isinstance(answer, dict) else {}
+
+
+async def _now_ms(client: StoreClient) -> int:
+    seconds, micros = await client.execute_command("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def _ask(client: StoreClient, *words: Any) -> Any:
+    """Ask what a server need not answer, be it for its age or for what this user may."""
+    try:
+        return await client.execute_command(*words)
+    except StoreUnavailable as error:
+        if error.__cause__ is not None and isinstance(error.__cause__, (OSError, TimeoutError)):
+            raise
+        return None
+
+
+def _write_failure(info: dict[str, str]) -> str:
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return "the last write to the append-only file failed"
+    if info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        return "the last rewrite of the append-only file failed"
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return "the last snapshot failed"
+    return ""
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None

@@ -1,0 +1,205 @@
+"""What a doctor makes of a store that was looked at: findings, each with a sentence that says what to do."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from runstore.adapters.diagnosis import COUNTED, PartitionSeen, StoreSeen
+
+OLDEST: Final = (7, 0)
+LAG_MS: Final = 10_000
+OVERDUE_MS: Final = 60_000
+FUTURE_MS: Final = 3_600_000
+CLOCKS_MS: Final = 2_000
+RECENT_MS: Final = 24 * 3_600_000
+FULL: Final = 0.85
+_SHOWN: Final = 8
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    name: str
+    is_well: bool
+    sentence: str
+
+
+def judge(seen: StoreSeen) -> list[Finding]:
+    """Say of each thing whether it is well, and what to do where it is not."""
+    found = [rule(seen) for rule in _SERVER]
+    if seen.partitions:
+        found += [rule(seen) for rule in _STORE]
+    return found
+
+
+def _version(seen: StoreSeen) -> Finding:
+    shown = f"{seen.server} {seen.version}"
+    digits = tuple(int(part) for part in seen.version.split(".")[:2] if part.isdigit())
+    if not digits:
+        return _well("version", "the server does not say its version")
+    if digits < OLDEST:
+        return _ill("version", f"{shown} is too old: run Redis 7.0 or later, or Valkey")
+    return _well("version", f"{shown}")
+
+
+def _role(seen: StoreSeen) -> Finding:
+    if seen.role in {None, "master"}:
+        return _well("role", "the server is a primary" if seen.role else "the server does not say its role")
+    return _ill("role", f"the server is a {seen.role}: give the address of the primary")
+
+
+def _policy(seen: StoreSeen) -> Finding:
+    if seen.policy in {None, "noeviction"}:
+        return _well("eviction", "nothing is evicted" if seen.policy else "the server does not say what it evicts")
+    return _ill(
+        "eviction",
+        f"maxmemory-policy is {seen.policy}, which throws runs away when memory is short: "
+        "run CONFIG SET maxmemory-policy noeviction, and write it into the server's configuration",
+    )
+
+
+def _aof(seen: StoreSeen) -> Finding:
+    if seen.write_failure:
+        return _ill("persistence", f"{seen.write_failure}: look at the server's log, and whether its disk is full")
+    if seen.has_aof is None:
+        return _well("persistence", "the server does not say whether it keeps an append-only file")
+    if not seen.has_aof:
+        return _ill(
+            "persistence",
+            "no append-only file is kept, so a crash loses runs: run CONFIG SET appendonly yes, "
+            "and write it into the server's configuration",
+        )
+    return _well("persistence", "an append-only file is kept")
+
+
+def _memory(seen: StoreSeen) -> Finding:
+    if seen.used_bytes is None:
+        return _well("memory", "the server does not say how much memory it uses")
+    if not seen.limit_bytes:
+        return _well("memory", f"{_size(seen.used_bytes)} in use, no limit is set")
+    share = seen.used_bytes / seen.limit_bytes
+    shown = f"{_size(seen.used_bytes)} of {_size(seen.limit_bytes)} are in use ({share:.0%})"
+    if share >= FULL:
+        return _ill("memory", f"{shown}, and at the limit every write is refused: raise maxmemory")
+    return _well("memory", shown)
+
+
+def _clock(seen: StoreSeen) -> Finding:
+    apart = abs(seen.now_ms - seen.own_ms)
+    if apart > CLOCKS_MS:
+        which = "ahead of" if seen.now_ms > seen.own_ms else "behind"
+        return _ill(
+            "clock", f"the server's clock is {apart / 1000:.1f} s {which} this machine's: let both follow one (NTP)"
+        )
+    return _well("clock", f"the server's clock and this machine's are {apart} ms apart")
+
+
+def _store(seen: StoreSeen) -> Finding:
+    if seen.stored_partitions is None:
+        return _ill("store", "there is no store in this Redis yet: start `runstore projector`, which makes one")
+    if not seen.partitions:
+        return _ill("store", f"runstore:meta says {seen.stored_partitions[:40]!r} partitions, which cannot be: mend it")
+    return _well("store", f"a store of {len(seen.partitions)} partitions")
+
+
+def _partitions(seen: StoreSeen) -> Finding:
+    torn = [part for part in seen.partitions if part.trouble]
+    if torn:
+        return _ill(
+            "partitions", f"{_named(torn)} cannot be read ({torn[0].trouble}): see what else writes to keys of runstore"
+        )
+    return _well("partitions", "all can be read")
+
+
+def _projectors(seen: StoreSeen) -> Finding:
+    if not seen.projectors:
+        return _ill("projector", "no projector is at work, so no run changes: start `runstore projector`")
+    return _well("projector", f"{seen.projectors} at work")
+
+
+def _lag(seen: StoreSeen) -> Finding:
+    late = [part for part in seen.partitions if _age(part.oldest_waiting_ms, seen) > LAG_MS]
+    if not late:
+        waiting = sum(part.behind for part in seen.partitions)
+        return _well("lag", f"{waiting} events wait" if waiting else "no event waits")
+    worst = max(late, key=lambda part: _age(part.oldest_waiting_ms, seen))
+    many = f"{COUNTED} or more" if worst.behind >= COUNTED else str(worst.behind)
+    return _ill(
+        "lag",
+        f"{_named(late)} lag behind; in {worst.partition} {many} events wait, the oldest for "
+        f"{_age(worst.oldest_waiting_ms, seen) / 1000:.0f} s: read the projectors' logs, or start another",
+    )
+
+
+def _dead_letters(seen: StoreSeen) -> Finding:
+    letters = [(part, part.newest_dead) for part in seen.partitions if part.newest_dead is not None]
+    if not letters:
+        return _well("dead letters", "none")
+    total = sum(part.dead for part in seen.partitions)
+    part, newest = max(letters, key=lambda pair: pair[1].at_ms)
+    sentence = f"{total} dead letter{'s' if total > 1 else ''}, the last in partition {part.partition}: {newest.reason}"
+    if seen.now_ms - newest.at_ms > RECENT_MS:
+        return _well("dead letters", f"{sentence} (over a day ago)")
+    return _ill("dead letters", f"{sentence}; mend what published it, and read runstore:{{{part.partition}}}:dead")
+
+
+def _leases(seen: StoreSeen) -> Finding:
+    stale = [part for part in seen.partitions if _age(part.oldest_lease_ms, seen) > OVERDUE_MS]
+    if stale:
+        return _ill(
+            "leases", f"{_named(stale)} hold leases that ended over a minute ago, which `runstore projector` clears away"
+        )
+    late = [part for part in seen.partitions if _age(part.oldest_deadline_ms, seen) > OVERDUE_MS]
+    if late:
+        return _ill("leases", f"{_named(late)} hold runs past their deadline, which `runstore projector` ends")
+    return _well("leases", "none is stale")
+
+
+def _future(seen: StoreSeen) -> Finding:
+    ahead = [part for part in seen.partitions if part.last_ms > seen.now_ms + FUTURE_MS]
+    if not ahead:
+        return _well("event ids", "all are of now or before")
+    return _ill(
+        "event ids",
+        f"{_named(ahead)} hold an event id from the future ({ahead[0].last_ms} ms), so that new events get that time "
+        f"too: once all is projected, XDEL that entry, then XSETID runstore:{{{ahead[0].partition}}}:events to now",
+    )
+
+
+_SERVER: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
+    *(_version, _role, _policy, _aof, _memory, _clock, _store),
+)
+_STORE: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
+    *(_partitions, _projectors, _lag, _dead_letters, _leases, _future),
+)
+
+
+def _well(name: str, sentence: str) -> Finding:
+    return Finding(name=name, is_well=True, sentence=sentence)
+
+
+def _ill(name: str, sentence: str) -> Finding:
+    return Finding(name=name, is_well=False, sentence=sentence)
+
+
+def _age(moment_ms: int | None, seen: StoreSeen) -> int:
+    return 0 if moment_ms is None else seen.now_ms - moment_ms
+
+
+def _named(parts: list[PartitionSeen]) -> str:
+    numbers = [str(part.partition) for part in parts]
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return f"partition{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:_SHOWN])}{more}"
+
+
+def _size(count: int) -> str:
+    return next(_steps(float(count)))
+
+
+def _steps(size: float) -> Iterator[str]:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            yield f"{size:.0f} {unit}"
+        size /= 1024
+    yield f"{size:.1f} TiB"

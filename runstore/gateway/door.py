@@ -67,6 +67,7 @@ def guard(handle: Outermost) -> Outermost:
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:
         try:
+            check_expectation(request)
             return await handle(request)
         except RunstoreError as error:
             return respond_to(error)
@@ -79,6 +80,15 @@ def guard(handle: Outermost) -> Outermost:
             return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
 
     return guarded
+
+
+def check_expectation(request: web.BaseRequest) -> None:
+    """Check that a request expects nothing that cannot be met.
+
+    Raises: HttpProblem.
+    """
+    if "Expect" in request.headers and request.headers["Expect"].lower() != "100-continue":
+        raise HttpProblem("expectation_failed", "the only expectation that can be met is 100-continue", close=True)
 
 
 def check_target(raw: str) -> None:

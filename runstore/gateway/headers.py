@@ -26,7 +26,7 @@ def read_wait(request: web.Request, most_s: int) -> int | None:
                 continue
             told = match[2] if match[2] is not None else match[3] or ""
             if not (told.isascii() and told.isdigit() and len(told) < 10 and 1 <= int(told) <= most_s):
-                raise InvalidRequest(f"Prefer: wait={told[:20]} is not possible: give 1 to {most_s} seconds")
+                raise InvalidRequest(f"Prefer: wait={told[:20]!r} is not possible: give 1 to {most_s} seconds")
             return int(told)
     return None
 

@@ -78,7 +78,12 @@ def problem(code: str, detail: str, *, candidates: tuple[str, ...] | None = None
     """Make a problem of a known kind."""
     kind = KINDS[code]
     return Problem(
-        type=_TYPES + code, title=kind.title, status=kind.status, detail=detail, code=code, candidates=candidates
+        type=_TYPES + code,
+        title=kind.title,
+        status=kind.status,
+        detail=detail.encode("utf-8", "backslashreplace").decode(),
+        code=code,
+        candidates=candidates,
     )
 
 

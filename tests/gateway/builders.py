@@ -21,22 +21,6 @@ ADMIN = "an-admin-token-for-tests"
 RUN_ID = RunId("66666666-6666-6666-6666-666666666666")
 
 
-class MemoryTokens:
-    """API tokens in memory."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, TokenRecord] = {}
-
-    async def put(self, token: TokenRecord) -> bool:
-        return self.records.setdefault(token.name, token) is token
-
-    async def list_tokens(self) -> list[TokenRecord]:
-        return list(self.records.values())
-
-    async def revoke(self, name: str) -> bool:
-        return self.records.pop(name, None) is not None
-
-
 class MemoryServed:
     """Served projects in memory, and a worker that may hold runs."""
 
@@ -66,13 +50,13 @@ class CountedRuns:
 
 
 class StandIn:
-    """A real store, with what belongs to workers and tokens standing in."""
+    """A real store, with what belongs to workers standing in."""
 
     def __init__(self, redis: RedisStore) -> None:
         self.redis = redis
         self.runs = CountedRuns(redis.runs)
         self.outputs, self.log, self.feed = redis.outputs, redis.log, redis.feed
-        self.tokens = MemoryTokens()
+        self.tokens = redis.tokens
         self.served = MemoryServed()
 
     @property
@@ -189,5 +173,5 @@ async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
     Raises: TimeoutError.
     """
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - whatever it is, it comes within moments
             await asyncio.sleep(0.005)

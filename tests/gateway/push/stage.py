@@ -95,6 +95,11 @@ class Stage:
         assert self.gateway._runner is not None
         return len(self.gateway._runner.app[STREAMS])
 
+    async def project_again(self) -> None:
+        """Start another projector, for one that was stopped stays so."""
+        self.projector = Projector(self.store)
+        await self.projector.start()
+
     async def publish(self, run_id: str, status: str, *, fold: bool = True, **more: Any) -> None:
         """Write an event to the log; return once the gateway's tail has told it."""
         event = {"run_id": run_id, "status": status, "project_name": "forecasts", **more}
@@ -189,14 +194,17 @@ async def staged(url: str, **config: Any) -> AsyncIterator[Stage]:
         tokens = KeptTokens()
         store.__dict__.update(tokens=tokens, logs=KeptLogs(), served=None)
         await tokens.make(TOKEN, scopes=(Scope.ADMIN,))
-        async with Projector(store) as projector:
-            gateway = Gateway(store, GatewayConfig(port=0, tokens_refresh_s=0.1, **config))
-            await gateway.start()
+        projector = Projector(store)
+        await projector.start()
+        gateway = Gateway(store, GatewayConfig(port=0, tokens_refresh_s=0.1, **config))
+        await gateway.start()
+        async with aiohttp.ClientSession() as http:
+            stage = Stage(store, gateway, http, projector)
             try:
-                async with aiohttp.ClientSession() as http:
-                    yield Stage(store, gateway, http, projector)
+                yield stage
             finally:
                 await gateway.stop()
+                await stage.projector.stop()
 
 
 def new_run() -> str:

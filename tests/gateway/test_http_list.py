@@ -4,8 +4,6 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-
 from runstore.core.principal import Scope
 from tests.gateway.builders import Site
 
@@ -94,11 +92,11 @@ BAD += [
 ]
 
 
-@pytest.mark.parametrize("query", BAD)
-async def test_a_filter_that_is_none_is_told_which(site: Site, query: str) -> None:
-    reply = await site.get(f"/v1/runs?{quote(query, safe='=&')}")
+async def test_a_filter_that_is_none_is_told_which(site: Site) -> None:
+    for query in BAD:
+        reply = await site.get(f"/v1/runs?{quote(query, safe='=&')}")
 
-    assert (reply.status, reply.code) == (422, "invalid_request")
+        assert (reply.status, reply.code) == (422, "invalid_request"), query
 
 
 async def test_a_misspelt_filter_is_answered_with_the_nearest(site: Site) -> None:

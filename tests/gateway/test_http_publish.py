@@ -46,11 +46,11 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("event", "code"), BAD)
-async def test_an_event_that_breaks_a_rule_is_told_which(site: Site, event: Any, code: str) -> None:
-    reply = await site.post(f"/v1/runs/{RUN_ID}/transitions", event)
+async def test_an_event_that_breaks_a_rule_is_told_which(site: Site) -> None:
+    for event, code in BAD:
+        reply = await site.post(f"/v1/runs/{RUN_ID}/transitions", event)
 
-    assert (reply.status, reply.code) == (422, code)
+        assert (reply.status, reply.code) == (422, code), event
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"{}x", b'"{"', b"\xff", b'{"status":', b"{" * 90])

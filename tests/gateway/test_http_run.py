@@ -74,11 +74,11 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "code"), BAD)
-async def test_a_request_that_breaks_a_rule_is_told_which(site: Site, body: Any, code: str) -> None:
-    reply = await site.post("/v1/runs", body)
+async def test_a_request_that_breaks_a_rule_is_told_which(site: Site) -> None:
+    for body, code in BAD:
+        reply = await site.post("/v1/runs", body)
 
-    assert (reply.status, reply.code) == (422, code)
+        assert (reply.status, reply.code) == (422, code), body
 
 
 @pytest.mark.parametrize(

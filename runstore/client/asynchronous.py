@@ -175,6 +175,7 @@ class AsyncClient:
             raise InvalidRequest("watch either some runs or a project: watch(run_id, …) or watch(project_name=…)")
         if events not in {"terminal", "all"}:
             raise InvalidRequest(f"events are 'terminal' or 'all', not {events!r}")
+        asyncio.get_running_loop()
         asked = Asked(tuple(dict.fromkeys(_canonical(run_id) for run_id in run_ids)), project_name, events, output)
         link = self._the_link()
         return Watch(link, link.open_channel(asked, cursor, on_progress), cursor)

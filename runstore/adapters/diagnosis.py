@@ -185,9 +185,9 @@ async def _ask(client: StoreClient, *words: Any) -> Any:
     """Ask what a server need not answer, be it for its age or for what this user may."""
     try:
         return await client.execute_command(*words)
-    except StoreUnavailable as error:
-        if error.__cause__ is not None and isinstance(error.__cause__, (OSError, TimeoutError)):
-            raise
+    except StoreUnavailable:
+        # some stand-ins hang up after a command that they do not know; a server that has gone is noticed by the next
+        await client.connection_pool.disconnect()
         return None
 
 

@@ -148,11 +148,12 @@ def _leases(seen: StoreSeen) -> Finding:
     stale = [part for part in seen.partitions if _age(part.oldest_lease_ms, seen) > OVERDUE_MS]
     if stale:
         return _ill(
-            "leases", f"{_named(stale)} hold leases that ended over a minute ago, which `runstore projector` clears away"
+            "leases",
+            f"{_named(stale)} hold leases that ended over a minute ago: `runstore projector` clears them",
         )
     late = [part for part in seen.partitions if _age(part.oldest_deadline_ms, seen) > OVERDUE_MS]
     if late:
-        return _ill("leases", f"{_named(late)} hold runs past their deadline, which `runstore projector` ends")
+        return _ill("leases", f"{_named(late)} hold runs past their deadline: `runstore projector` ends them")
     return _well("leases", "none is stale")
 
 

@@ -84,7 +84,10 @@ class _Pool(BlockingConnectionPool):
     """A pool that gets every connection back, also from a caller who is cancelled while handing it in."""
 
     async def release(self, connection: AbstractConnection) -> None:
-        if self._condition.locked() or self._lock.locked() or connection.should_reconnect():  # type: ignore[no-untyped-call, unused-ignore]
+        # the clients from 5.2 to 8 wait in different places here; where none of them will, a task is saved
+        locks = (getattr(self, "_condition", None), getattr(self, "_lock", None))
+        reconnects = getattr(connection, "should_reconnect", None)
+        if any(lock is not None and lock.locked() for lock in locks) or (reconnects is not None and reconnects()):
             await asyncio.shield(asyncio.ensure_future(super().release(connection)))
         else:
             await super().release(connection)
@@ -136,8 +139,7 @@ def connect(
             protocol=2,
             redis_connect_func=(greeting or Greeting()).greet,
         )
-        pool.connection_class = type("StoreConnection", (_SendsItself, pool.connection_class), {})
-        pool.connection_class = type("StoreConnection", (_PacksFast, pool.connection_class), {})
+        pool.connection_class = type("StoreConnection", (_PacksFast, _SendsItself, pool.connection_class), {})
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"the Redis URL cannot be used: {str(error)[:120]}") from None

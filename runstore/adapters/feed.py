@@ -11,7 +11,7 @@ from runstore.core.event import EntryId
 from runstore.wire.feed import FeedEntry, decode_feed
 
 START: Final = EntryId(0, 0)
-_ENTRIES_A_READ: Final = 128
+_ENTRIES_A_READ: Final = 16
 _LOG_END: Final = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])

@@ -1,6 +1,7 @@
 """A whole store in the test's own loop: a real server, a projector, and a gateway that can be killed and restarted."""
 
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -10,6 +11,7 @@ from runstore.core.principal import Scope
 from runstore.gateway import Gateway, GatewayConfig
 from runstore.ports import TokenRecord
 from runstore.projector import Projector
+from runstore.wire.keys import PROJECTS_SERVED
 
 
 class Live:
@@ -48,6 +50,7 @@ async def live(redis_url: str) -> AsyncIterator[Live]:
                 created_at_s=0,
             )
         )
+        await store.client.execute_command("ZADD", PROJECTS_SERVED, int(time.time() * 1000), "forecasts")
         projector = Projector(store)
         await projector.start()
         try:

@@ -179,6 +179,21 @@ async def test_a_run_out_of_reach_is_unknown_and_never_pushed(stage: Stage) -> N
     assert told["run"]["run_id"] == ours
 
 
+async def test_a_run_that_begins_out_of_reach_is_not_pushed_to_one_who_named_its_id(stage: Stage) -> None:
+    theirs, ours = new_run(), new_run()
+    token = await stage.tokens.make("token-of-ours-alone-0002", scopes=(Scope.READ,), projects=("ours",))
+    async with stage.socket(token) as socket:
+        await socket.subscribe(run_ids=[theirs, ours], events="all")
+        subscribed = await socket.hear("subscribed")
+        await stage.publish(theirs, "running", project_name="theirs", progress={"fraction": 0.5})
+        await stage.publish(theirs, "success", project_name="theirs")
+        await stage.publish(ours, "success", project_name="ours")
+        told = await socket.hear()
+
+    assert subscribed["unknown"] == [theirs, ours]
+    assert (told["type"], told["run"]["run_id"]) == ("run", ours)
+
+
 async def test_sockets_are_told_that_the_gateway_stops(stage: Stage) -> None:
     async with stage.socket() as socket:
         await socket.subscribe(run_ids=[new_run()])

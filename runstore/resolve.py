@@ -5,7 +5,6 @@ caller may see: a run out of reach is no run, and never makes a prefix ambiguous
 """
 
 from typing import Final
-from uuid import UUID
 
 from runstore.core.errors import AmbiguousRunId, RunNotFound
 from runstore.core.ids import RunId, parse_prefix
@@ -67,4 +66,4 @@ def not_found(text: str) -> RunNotFound:
 
 
 def _whole(digits: str) -> RunId:
-    return RunId(str(UUID(hex=digits)))
+    return RunId(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")

@@ -142,6 +142,7 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
             ),
         )
     except (StoreUnavailable, ValueError) as error:
+        await client.connection_pool.disconnect()
         return PartitionSeen(partition=keys.partition, trouble=str(error)[:200])
 
 

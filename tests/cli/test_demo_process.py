@@ -1,0 +1,40 @@
+"""`runstore demo` as people run it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import living, run
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
+TEN = (
+    *("run_id", "run_number", "project_name", "status", "commit_sha", "started_at", "finished_at"),
+    *("error_message", "output", "truncated"),
+)
+
+
+def test_the_demo_runs_the_sample_shows_the_push_and_leaves_nothing(tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+
+    told = run("demo", folder=tmp_path, TMPDIR=str(scratch))
+
+    assert told.returncode == 0, told.stderr
+    answer = json.loads(told.stdout[told.stdout.index("\n{") :])
+    assert tuple(answer) == TEN
+    assert answer["status"] == "success"
+    assert "ms" in told.stdout
+    assert [word for word in ("pending", "running", "success") if word not in told.stdout] == []
+    assert not living(set(), tmp_path)
+    assert list(scratch.iterdir()) == []
+    assert not (tmp_path / ".runstore").exists()
+
+
+def test_a_demo_on_a_folder_of_ones_own_leaves_the_data_there(tmp_path: Path) -> None:
+    told = run("demo", "--data-dir", "kept", folder=tmp_path)
+
+    assert told.returncode == 0, told.stderr
+    assert (tmp_path / "kept").is_dir()
+    assert not living(set(), tmp_path)

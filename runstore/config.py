@@ -75,7 +75,7 @@ class Settings:
 
     @classmethod
     def load(cls, environ: Mapping[str, str], path: Path | None = None) -> "Settings":
-        """Read the file: the one given, that of RUNSTORE_CONFIG, or `runstore.toml` in the working folder if there is one.
+        """Read the file: the one given, that of RUNSTORE_CONFIG, or `runstore.toml` in the working folder if it exists.
 
         Raises: SettingUnusable.
         """

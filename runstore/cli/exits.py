@@ -46,6 +46,8 @@ def of_error(error: RunstoreError) -> Exit:
     """Return the code of an error: unreachable for what a later try may mend, else usage."""
     if isinstance(error, Trouble):
         return error.exit
+    if error.code == "service_ended":
+        return Exit.FAILED
     if isinstance(error, StoreUnavailable | RateLimited) or error.code == "unexpected_answer":
         return Exit.UNREACHABLE
     return Exit.USAGE

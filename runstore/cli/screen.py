@@ -25,7 +25,7 @@ _UNSEEN: Final = (
     0xFEFF,
     *range(0xD800, 0xE000),
 )
-"""What moves the cursor, changes the direction of writing, or shows nothing; lone surrogates cannot be written at all."""
+"""What moves the cursor, changes the direction of writing, or shows nothing; lone surrogates cannot be written."""
 
 _SHOWN: Final = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

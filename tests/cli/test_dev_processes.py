@@ -214,7 +214,7 @@ def test_a_store_of_somebody_else_is_used_and_left_running(tmp_path: Path, redis
         assert dev.end() == 0
 
     told = run("token", "list", "--redis-url", redis_url, "--json", folder=tmp_path)
-    assert '"name":"dev"' in told.stdout
+    assert '"name":"dev-' in told.stdout
 
 
 def test_dev_tells_people_the_address_the_token_and_what_to_try(tmp_path: Path) -> None:

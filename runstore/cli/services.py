@@ -1,0 +1,145 @@
+"""`runstore gateway`, `projector` and `worker`: the long-lived parts, any number of each over one store."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from runstore.cli import journal
+from runstore.cli.exits import Exit, Trouble
+from runstore.cli.screen import err, out
+from runstore.cli.signals import run_until_asked
+from runstore.cli.target import Config, DataDir, RedisUrl, find_store
+from runstore.config import Settings, StoreSettings
+from runstore.lifecycle import started, until_any_ends
+
+if TYPE_CHECKING:
+    from runstore.adapters.store import RedisStore
+
+_Json = Annotated[bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")]
+
+
+def gateway(
+    *,
+    host: Annotated[
+        str | None, Parameter(help="Address to listen on [RUNSTORE_GATEWAY_HOST]; 127.0.0.1 unless told.")
+    ] = None,
+    port: Annotated[
+        int | None, Parameter(help="Port, 0 for a free one [RUNSTORE_GATEWAY_PORT]; 8080 unless told.")
+    ] = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    json: _Json = False,
+    config: Config = None,
+) -> int:
+    """Serve HTTP and websockets until SIGTERM or Ctrl-C; a second signal ends it at once."""
+    from runstore.gateway import Gateway, GatewayConfig
+
+    settings = Settings.load(os.environ, config)
+    settings.check_variables({"gateway": GatewayConfig})
+    settings.refuse_auth()
+    record = settings.record("gateway", GatewayConfig, {"host": host, "port": check_port(port)})
+    store = find_store(redis_url, data_dir, settings)
+
+    async def work() -> None:
+        async with _opened(store) as opened:
+            service = Gateway(opened, record)
+            async with started(service):
+                _ready(json, "gateway", {"url": service.url, "ws_url": service.ws_url}, service.url)
+                await until_any_ends(service)
+
+    return _serve(work, address=f"{record.host}:{record.port}")
+
+
+def projector(
+    *, redis_url: RedisUrl = None, data_dir: DataDir = None, json: _Json = False, config: Config = None
+) -> int:
+    """Fold events into runs, and end the runs whose worker or time is gone, until SIGTERM or Ctrl-C."""
+    from runstore.projector import Projector, ProjectorConfig
+    from runstore.reaper import Reaper, ReaperConfig
+
+    settings = Settings.load(os.environ, config)
+    settings.check_variables({"projector": ProjectorConfig, "reaper": ReaperConfig})
+    projecting, reaping = settings.record("projector", ProjectorConfig), settings.record("reaper", ReaperConfig)
+    store = find_store(redis_url, data_dir, settings)
+
+    async def work() -> None:
+        async with _opened(store) as opened:
+            folding, reaper = Projector(opened, projecting), Reaper(opened, reaping)
+            async with started(folding), started(reaper):
+                _ready(json, "projector", {"role": "projector", "pid": os.getpid()}, f"process {os.getpid()}")
+                await until_any_ends(folding, reaper)
+
+    return _serve(work)
+
+
+def worker(*, redis_url: RedisUrl = None, data_dir: DataDir = None, json: _Json = False, config: Config = None) -> int:
+    """Execute runs of the projects that runstore.toml names, until SIGTERM or Ctrl-C; then let what runs end."""
+    from runstore_worker.worker import Worker
+
+    from runstore_worker.config import ConfigError, WorkerConfig, parse_projects
+
+    settings = Settings.load(os.environ, config)
+    settings.check_variables({"worker": WorkerConfig})
+    record = settings.record("worker", WorkerConfig)
+    try:
+        projects = parse_projects(settings.data, settings.path)
+    except ConfigError as error:
+        raise Trouble(str(error)) from None
+    if not projects:
+        raise Trouble(f"a worker needs a project: write a table [projects.NAME] into {settings.path}")
+    store = find_store(redis_url, data_dir, settings)
+
+    async def work() -> None:
+        async with _opened(store) as opened:
+            service = Worker(opened, record, projects)
+            async with started(service):
+                shown = {"role": "worker", "projects": sorted(projects), "pid": os.getpid()}
+                _ready(json, "worker", shown, f"of {', '.join(sorted(projects))}")
+                await until_any_ends(service)
+
+    return _serve(work)
+
+
+def check_port(port: int | None) -> int | None:
+    """Return a port if it can be one. Raises: Trouble."""
+    if port is not None and not 0 <= port <= 65535:
+        raise Trouble(f"--port {port}: a port is a number from 0 (any free one) to 65535")
+    return port
+
+
+def explain_address(error: OSError, address: str) -> Trouble:
+    """Say why an address cannot be listened on."""
+    import errno
+
+    if error.errno == errno.EADDRINUSE:
+        return Trouble(f"{address} is taken by another program: give another --port, or --port 0 for any free one")
+    return Trouble(f"cannot listen on {address}: {error.strerror or error}")
+
+
+def _serve(work: Callable[[], Coroutine[Any, Any, int | None]], address: str = "") -> int:
+    journal.to_stderr()
+    try:
+        returned, asked = run_until_asked(work)
+    except OSError as error:
+        raise explain_address(error, address) from None
+    return Exit.SUCCESS if asked in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} else (returned or Exit.SUCCESS)
+
+
+@asynccontextmanager
+async def _opened(store: StoreSettings) -> "AsyncIterator[RedisStore]":
+    from runstore.adapters.store import RedisStore
+
+    async with RedisStore.open(store.redis_url or "", **store.opening()) as opened:
+        yield opened
+
+
+def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:
+    if json:
+        out().json(msgspec.json.encode(shown))
+    else:
+        err().line((f"{role} ready ", "green"), where)

@@ -1,0 +1,213 @@
+"""Everything on one machine, in one process: an engine, a projector with its reaper, a gateway, a worker.
+
+One process starts and stops fastest, and there is nothing to keep alive beside it: whatever ends it, the engine's
+watchdog and the shims of the runs see it go and end by themselves.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from runstore.adapters.store import RedisStore
+from runstore.config import StoreSettings
+from runstore.core.errors import RunstoreError
+from runstore.core.principal import Scope
+from runstore.core.token import COMBINATIONS, check_fixed_token, hash_token, is_token, make_token
+from runstore.endpoints import Claim, Endpoints, claim, find
+from runstore.engine import Engine, EngineConfig, EngineKind, running
+from runstore.engine import folder as data_folder
+from runstore.gateway import Gateway, GatewayConfig
+from runstore.lifecycle import Service, started, until_any_ends
+from runstore.ports import TokenRecord, Tokens
+from runstore.projector import Projector, ProjectorConfig
+from runstore.reaper import Reaper, ReaperConfig
+from runstore_worker.config import Project, WorkerConfig
+from runstore_worker.sample import NAME as SAMPLE
+from runstore_worker.sample import ensure_sample
+
+_KEPT_TOKEN: Final = "token"  # noqa: S105 - the name of a file
+_PROJECTS: Final = "projects"
+
+
+class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is brought up, and where its data lies."""
+
+    data_dir: Path
+    """Folder for the data, the log and the token. Made with mode 0700 where it is missing."""
+
+    store: StoreSettings = StoreSettings()
+    """A store that somebody else runs, and how to open it. Without an address an engine of our own is started."""
+
+    token: str | None = None
+    """A fixed admin token. Unset: one is made at first start and kept in the data folder."""
+
+    with_worker: bool = True
+    """Whether runs are executed here."""
+
+    projects: Mapping[str, Project] = {}
+    """Projects to serve beside the sample; one named `forecasts` takes its place."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    """The gateway's own settings."""
+
+    projector: ProjectorConfig = ProjectorConfig()
+    """The projector's own settings."""
+
+    reaper: ReaperConfig = ReaperConfig()
+    """The reaper's own settings."""
+
+    worker: WorkerConfig = WorkerConfig()
+    """The worker's own settings; its folder lies in the data folder."""
+
+
+class DevInUse(RunstoreError):
+    """Another `dev` runs on the data folder."""
+
+
+class Dev:
+    """What was brought up."""
+
+    def __init__(
+        self, engine: Engine, endpoints: Endpoints, projects: tuple[str, ...], services: list[Service]
+    ) -> None:
+        self.engine = engine
+        self.endpoints = endpoints
+        self.projects = projects
+        self._services = services
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether the data is there again at the next start."""
+        return self.engine.kind is not EngineKind.MEMORY
+
+    async def wait(self) -> None:
+        """Wait for as long as everything lives. Raises: what something died of; ServiceEnded."""
+        await until_any_ends(*self._services)
+
+
+@asynccontextmanager
+async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
+    """Hold everything for the length of an `async with`: entered once all of it is ready, left once all has gone.
+
+    Raises: DevInUse; EngineError; StoreUnavailable; OSError where the address is taken; GitFailed, RepositoryError.
+    """
+    async with AsyncExitStack() as stack:
+        ours = _claim(config.data_dir)
+        stack.callback(ours.release)
+        sample = asyncio.ensure_future(_projects(config))
+        stack.push_async_callback(_settle, sample)
+        engine = await stack.enter_async_context(
+            running(EngineConfig(data_dir=config.data_dir, redis_url=config.store.redis_url))
+        )
+        store = await stack.enter_async_context(RedisStore.open(engine.redis_url, **config.store.opening()))
+        token = _token(config)
+        await _admit(store.tokens, token, config.data_dir)
+        services: list[Service] = [Projector(store, config.projector), Reaper(store, config.reaper)]
+        gateway = Gateway(store, config.gateway)
+        for service in (*services, gateway):
+            await stack.enter_async_context(started(service))
+        services.append(gateway)
+        projects = await sample
+        if config.with_worker:
+            from runstore_worker.worker import Worker
+
+            worker = Worker(store, config.worker, projects)
+            await stack.enter_async_context(started(worker))
+            services.append(worker)
+        endpoints = Endpoints(url=gateway.url, ws_url=gateway.ws_url, token=token, redis_url=engine.redis_url)
+        ours.publish(endpoints)
+        yield Dev(engine, endpoints, tuple(sorted(projects)), [*services, _Watched(engine)])
+
+
+class _Watched:
+    """An engine, seen as a service that others start and stop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    async def wait(self) -> None:
+        """Return when the engine has gone."""
+        await self._engine.until_ended()
+
+
+def _claim(folder: Path) -> Claim:
+    data_folder.make(folder)
+    with data_folder.usable(folder):
+        ours = claim(folder)
+    if isinstance(ours, Claim):
+        return ours
+    running_here = find(folder)
+    where = f" and answers at {running_here.url}" if running_here is not None else ""
+    who = f"process {ours}" if ours else "another process"
+    raise DevInUse(f"a runstore dev already runs on {folder} ({who}){where}; stop it, or give another --data-dir")
+
+
+async def _settle(task: "asyncio.Future[dict[str, Project]]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _sample_folder(config: DevConfig) -> Path:
+    return config.data_dir.absolute() / _PROJECTS
+
+
+async def _projects(config: DevConfig) -> dict[str, Project]:
+    if not config.with_worker:
+        return {}
+    projects = dict(config.projects)
+    if SAMPLE not in projects:
+        place = await ensure_sample(_sample_folder(config))
+        projects[SAMPLE] = Project(
+            name=SAMPLE, folder=place.parent, repository=str(place), command=(sys.executable, "model.py")
+        )
+    return projects
+
+
+def _token(config: DevConfig) -> str:
+    if config.token is not None:
+        return check_fixed_token(config.token)
+    path = config.data_dir / _KEPT_TOKEN
+    with data_folder.usable(config.data_dir):
+        try:
+            kept = path.read_text("ascii").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            kept = ""
+        if not is_token(kept):
+            kept = make_token(secrets.randbelow(COMBINATIONS))
+            data_folder.write_private(path, kept.encode() + b"\n")
+        path.chmod(0o600)
+    return kept
+
+
+async def _admit(tokens: Tokens, token: str, folder: Path) -> None:
+    """Let the token in, under a name of this folder's own, in place of one that was used before."""
+    record = TokenRecord(
+        name=_token_name(folder),
+        hash=hash_token(token),
+        scopes=(Scope.ADMIN,),
+        projects=None,
+        created_at_s=int(time.time()),
+    )
+    known = {kept.name: kept for kept in await tokens.list_tokens()}
+    if record.name in known and known[record.name].hash != record.hash:
+        await tokens.revoke(record.name)
+    await tokens.put(record)
+
+
+def _token_name(folder: Path) -> str:
+    return f"dev-{sha256(os.fsencode(folder.absolute())).hexdigest()[:8]}"

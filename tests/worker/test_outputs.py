@@ -35,7 +35,7 @@ def test_what_is_not_json_is_a_reason(path, raw):
     outcome = read_outputs(path)
 
     assert isinstance(outcome, Unreadable)
-    assert outcome.reason.startswith("the outputs are not valid JSON: ")
+    assert outcome.reason.startswith("RUNSTORE_OUTPUTS is no valid JSON: ")
     assert "\n" not in outcome.reason
 
 
@@ -43,37 +43,37 @@ def test_what_is_not_json_is_a_reason(path, raw):
 def test_outputs_must_have_names(path, raw):
     path.write_text(raw)
 
-    assert read_outputs(path) == Unreadable("the outputs must be a JSON object, a name for each output")
+    assert read_outputs(path) == Unreadable("RUNSTORE_OUTPUTS must be a JSON object, a name for each output")
 
 
 def test_outputs_may_be_as_large_as_the_limit_and_no_larger(path):
     path.write_text('{"a": 1}')
 
     assert read_outputs(path, max_bytes=8) == {"a": 1}
-    assert read_outputs(path, max_bytes=7) == Unreadable("the outputs are larger than 7 bytes")
+    assert read_outputs(path, max_bytes=7) == Unreadable("RUNSTORE_OUTPUTS is larger than 7 bytes")
 
 
-@pytest.mark.parametrize("depth", [65, 66, 100_000])
-def test_outputs_may_be_64_levels_deep_and_no_deeper(path, depth):
-    path.write_text(nested(64))
+@pytest.mark.parametrize("depth", [63, 64, 100_000])
+def test_outputs_may_be_62_levels_deep_and_no_deeper(path, depth):
+    path.write_text(nested(62))
     assert isinstance(read_outputs(path), dict)
     path.write_text(nested(depth))
 
-    assert read_outputs(path) == Unreadable("the outputs are nested deeper than 64 levels")
+    assert read_outputs(path) == Unreadable("RUNSTORE_OUTPUTS is nested deeper than 62 levels")
 
 
 def test_a_link_is_not_followed(path, tmp_path):
     (tmp_path / "secret").write_text('{"secret": 1}')
     path.symlink_to(tmp_path / "secret")
 
-    assert read_outputs(path) == Unreadable("the outputs are not a regular file")
+    assert read_outputs(path) == Unreadable("RUNSTORE_OUTPUTS is no regular file")
 
 
 def test_a_pipe_a_folder_and_a_device_are_no_outputs(path, tmp_path):
     os.mkfifo(path)
 
     for place in (path, tmp_path, type(path)("/dev/zero")):
-        assert read_outputs(place) == Unreadable("the outputs are not a regular file")
+        assert read_outputs(place) == Unreadable("RUNSTORE_OUTPUTS is no regular file")
 
 
 def test_a_log_is_always_text():

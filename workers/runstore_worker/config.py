@@ -54,6 +54,35 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         return locate(self.repository, self.folder)
 
 
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works."""
+
+    projects: tuple[Project, ...]
+    """What it serves; at least one. Required."""
+    data_dir: Path
+    """Its folder: mirrors of repositories in `mirrors`, work in progress in `work`. Workers may share it. Required."""
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] = 2
+    """How many runs it executes at once. Default 2."""
+    name: str = ""
+    """What it is called in events, up to 200 characters. Default the host's name and the process's number."""
+    lease_ms: Annotated[int, Meta(ge=100)] = 15_000
+    """After how long its runs go to another attempt when nothing is heard of it. Unit: milliseconds; default 15,000."""
+    grace_s: Annotated[float, Meta(ge=0)] = 30.0
+    """How long its runs may go on after it was told to stop. Unit: seconds; default 30."""
+    kill_after_s: Annotated[float, Meta(ge=0)] = 10.0
+    """How long a run may take to end that is ended because the worker stops. Unit: seconds; default 10."""
+    last_words_s: Annotated[float, Meta(gt=0)] = 10.0
+    """How long a worker that stops tries to publish while Redis is away. Unit: seconds; default 10."""
+    keep_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
+    """How much of the end of stdout is kept, and of stderr. Unit: bytes; default 32 MiB."""
+    logs_every_s: Annotated[float, Meta(gt=0)] = 0.25
+    """How often the logs of a run are sent on. Unit: seconds; default 0.25."""
+    logs_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024
+    """How much of the logs is sent on at once; more is left out in the middle. Unit: bytes; default 256 KiB."""
+    deadline_slack_s: Annotated[float, Meta(gt=0)] = 30.0
+    """How long above its time and grace a run may last before the store itself ends it. Unit: seconds; default 30."""
+
+
 SETTINGS = tuple(field for field in Project.__struct_fields__ if field not in {"name", "folder"})
 
 

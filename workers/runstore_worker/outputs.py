@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 MAX_BYTES = 64 * 1024 * 1024
-MAX_DEPTH = 64
+MAX_DEPTH = 62  # an event and its output are two levels around them, and 64 is the store's limit
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -31,17 +31,17 @@ def read_outputs(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any] | 
         return {}
     except OSError as error:
         if error.errno == errno.ELOOP:  # O_NOFOLLOW's word for a link
-            return Unreadable("the outputs are not a regular file")
-        return Unreadable(f"the outputs cannot be read: {error.strerror}")
+            return Unreadable("RUNSTORE_OUTPUTS is no regular file")
+        return Unreadable(f"RUNSTORE_OUTPUTS cannot be read: {error.strerror}")
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            return Unreadable("the outputs are not a regular file")
+            return Unreadable("RUNSTORE_OUTPUTS is no regular file")
         with open(file, "rb", closefd=False) as stream:
             raw = stream.read(max_bytes + 1)
     finally:
         os.close(file)
     if len(raw) > max_bytes:
-        return Unreadable(f"the outputs are larger than {max_bytes} bytes")
+        return Unreadable(f"RUNSTORE_OUTPUTS is larger than {max_bytes} bytes")
     return _parse(raw)
 
 
@@ -56,15 +56,15 @@ def _parse(raw: bytes) -> dict[str, Any] | Unreadable:
     try:
         value = msgspec.json.decode(raw)
     except msgspec.DecodeError as error:
-        return Unreadable(f"the outputs are not valid JSON: {error}")
+        return Unreadable(f"RUNSTORE_OUTPUTS is no valid JSON: {error}")
     except RecursionError:
-        return Unreadable(f"the outputs are nested deeper than {MAX_DEPTH} levels")
+        return Unreadable(f"RUNSTORE_OUTPUTS is nested deeper than {MAX_DEPTH} levels")
     except ValueError as error:  # bytes that are no UTF-8, half of a surrogate pair
-        return Unreadable(f"the outputs are not valid JSON: {error}")
+        return Unreadable(f"RUNSTORE_OUTPUTS is no valid JSON: {error}")
     if not isinstance(value, dict):
-        return Unreadable("the outputs must be a JSON object, a name for each output")
+        return Unreadable("RUNSTORE_OUTPUTS must be a JSON object, a name for each output")
     if _is_deeper(value, MAX_DEPTH):
-        return Unreadable(f"the outputs are nested deeper than {MAX_DEPTH} levels")
+        return Unreadable(f"RUNSTORE_OUTPUTS is nested deeper than {MAX_DEPTH} levels")
     return value
 
 

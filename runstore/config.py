@@ -98,12 +98,23 @@ class Settings:
                 raise SettingUnusable(f"{name} in {place} must be a table, [{name}]")
         return cls(data, place, environ)
 
-    def record(self, table: str, kind: type[T], flags: Mapping[str, Any] | None = None) -> T:
+    def record(
+        self,
+        table: str,
+        kind: type[T],
+        flags: Mapping[str, Any] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> T:
         """Make a role's record; a flag that is None was not given.
+
+        `defaults` stand in for those of the record; `fixed` are fields that are no settings.
 
         Raises: SettingUnusable.
         """
-        fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        fixed = fixed or {}
+        fields = {field.name: field.type for field in msgspec.structs.fields(kind) if field.name not in fixed}
         given = self.data.get(table, {})
         for name in given:
             if name not in fields:
@@ -113,7 +124,7 @@ class Settings:
         for name, value in (flags or {}).items():
             if value is not None:
                 merged[name] = _convert(value, fields[name], f"--{name.replace('_', '-')}")
-        return kind(**merged)
+        return kind(**{**(defaults or {}), **merged, **fixed})
 
     def check_variables(self, tables: Mapping[str, type[msgspec.Struct]]) -> None:
         """Check that the variables with our prefix are ones that there are; `tables` are those of this process.
@@ -171,10 +182,16 @@ def _convert(value: Any, kind: Any, place: str, *, text: bool = False) -> Any:
     try:
         if text and _holds_several(kind):
             value = [part.strip() for part in value.split(",") if part.strip()]
-        return msgspec.convert(value, kind, strict=not text)
+        return msgspec.convert(value, kind, strict=not text, dec_hook=_read_path)
     except msgspec.ValidationError as error:
         said = str(error).replace("`", "")
         raise SettingUnusable(f"{place}: {said[:1].lower()}{said[1:]}") from None
+
+
+def _read_path(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    raise NotImplementedError(f"a setting cannot be {kind}")
 
 
 def _holds_several(kind: Any) -> bool:

@@ -36,6 +36,11 @@ from runstore_worker.sample import ensure_sample
 
 _KEPT_TOKEN: Final = "token"  # noqa: S105 - the name of a file
 _PROJECTS: Final = "projects"
+WORKER_FOLDER: Final = "worker"
+"""The worker's folder in the data folder."""
+
+GRACE_S: Final = 2.0
+"""How long a run may go on when everything is stopped, and again how long it may take to end. Unit: seconds."""
 
 
 class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +70,8 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     reaper: ReaperConfig = ReaperConfig()
     """The reaper's own settings."""
 
-    worker: WorkerConfig = WorkerConfig()
-    """The worker's own settings; its folder lies in the data folder."""
+    worker: WorkerConfig | None = None
+    """The worker's own settings, but for its projects. Unset: the defaults, with its folder in the data folder."""
 
 
 class DevInUse(RunstoreError):
@@ -120,7 +125,7 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         if config.with_worker:
             from runstore_worker.worker import Worker
 
-            worker = Worker(store, config.worker, projects)
+            worker = Worker(engine.redis_url, _of_worker(config, projects))
             await stack.enter_async_context(started(worker))
             services.append(worker)
         endpoints = Endpoints(url=gateway.url, ws_url=gateway.ws_url, token=token, redis_url=engine.redis_url)
@@ -176,6 +181,15 @@ async def _projects(config: DevConfig) -> dict[str, Project]:
             name=SAMPLE, folder=place.parent, repository=str(place), command=(sys.executable, "model.py")
         )
     return projects
+
+
+def _of_worker(config: DevConfig, projects: Mapping[str, Project]) -> WorkerConfig:
+    served = tuple(projects.values())
+    if config.worker is not None:
+        return msgspec.structs.replace(config.worker, projects=served)
+    return WorkerConfig(
+        projects=served, data_dir=config.data_dir.absolute() / WORKER_FOLDER, grace_s=GRACE_S, kill_after_s=GRACE_S
+    )
 
 
 def _token(config: DevConfig) -> str:

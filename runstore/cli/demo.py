@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from runstore.cli import journal
 from runstore.cli.dev import LOG, explained, plan, warn_of_memory
 from runstore.cli.exits import Exit, Trouble
-from runstore.cli.screen import Screen, out
+from runstore.cli.screen import Screen, err, out
 from runstore.cli.signals import run_until_asked
 from runstore.cli.view import STYLES, pretty
 from runstore.config import Settings
@@ -65,7 +65,7 @@ async def _demo(wanted: "DevConfig", screen: Screen) -> int:
     async with bring_up(wanted) as dev:
         screen.line(f"ready after {_ms(begin)}: {dev.endpoints.url}, store {dev.engine.kind.value}")
         if not dev.keeps_data:
-            warn_of_memory(screen)
+            warn_of_memory(err())
         screen.line()
         async with AsyncClient(dev.endpoints.url, token=dev.endpoints.token) as client:
             try:

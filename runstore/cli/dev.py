@@ -70,7 +70,7 @@ def plan(
     Raises: SettingUnusable; Trouble; InvalidRequest for a token that cannot be one.
     """
     from runstore.core.token import check_fixed_token
-    from runstore.dev import DevConfig
+    from runstore.dev import GRACE_S, WORKER_FOLDER, DevConfig
     from runstore.gateway import GatewayConfig
     from runstore.projector import ProjectorConfig
     from runstore.reaper import ReaperConfig
@@ -97,7 +97,12 @@ def plan(
         gateway=settings.record("gateway", GatewayConfig, gateway),
         projector=settings.record("projector", ProjectorConfig),
         reaper=settings.record("reaper", ReaperConfig),
-        worker=settings.record("worker", WorkerConfig),
+        worker=settings.record(
+            "worker",
+            WorkerConfig,
+            defaults={"grace_s": GRACE_S, "kill_after_s": GRACE_S, "data_dir": data_dir.absolute() / WORKER_FOLDER},
+            fixed={"projects": ()},
+        ),
     )
 
 
@@ -111,6 +116,8 @@ def up(wanted: "DevConfig", *, json: bool) -> int:
 
     async def work() -> None:
         async with bring_up(wanted) as running:
+            if not running.keeps_data:
+                warn_of_memory(err())
             if json:
                 out().json(msgspec.json.encode(running.endpoints))
             else:
@@ -162,8 +169,6 @@ def _announce(running: "Dev", data_dir: Path) -> None:
         ("log", str(data_dir / LOG)),
     ):
         screen.line("  ", (label.ljust(11), "dim"), value)
-    if not running.keeps_data:
-        warn_of_memory(screen)
     screen.line()
     screen.line("Try, in another terminal:")
     screen.line()

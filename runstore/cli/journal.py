@@ -4,11 +4,13 @@ import logging
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from runstore.cli.screen import harmless
 
+Level = Literal["debug", "info", "warning", "error"]
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OURS: Final = ("runstore", "runstore_worker")
 _FILE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -23,9 +25,12 @@ class Lines(logging.Formatter):
         return f"{line}\n{harmless(self.formatException(record.exc_info), lines=True)}" if record.exc_info else line
 
 
-def to_stderr(level: int = logging.INFO) -> None:
-    """Log to stderr."""
-    _begin(logging.StreamHandler(sys.stderr), level)
+def to_stderr(level: Level = "warning") -> None:
+    """Log to stderr what is of a level or above it."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    for name in _OURS:
+        logging.getLogger(name).setLevel(number)
+    _begin(logging.StreamHandler(sys.stderr), number)
 
 
 def to_file(path: Path) -> None:
@@ -34,6 +39,8 @@ def to_file(path: Path) -> None:
         path, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8", errors="backslashreplace"
     )
     path.chmod(0o600)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
     _begin(handler, logging.INFO)
     _begin(logging.StreamHandler(sys.stderr), logging.ERROR)
 
@@ -42,6 +49,4 @@ def _begin(handler: logging.Handler, level: int) -> None:
     handler.setFormatter(Lines())
     handler.setLevel(level)
     logging.getLogger().addHandler(handler)
-    logging.getLogger("runstore").setLevel(logging.INFO)
-    logging.getLogger("runstore_worker").setLevel(logging.INFO)
     logging.getLogger("runstore.gateway.access").setLevel(logging.WARNING)

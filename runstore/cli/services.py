@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -11,15 +12,18 @@ from cyclopts import Parameter
 
 from runstore.cli import journal
 from runstore.cli.exits import Exit, Trouble
-from runstore.cli.screen import err, out
+from runstore.cli.screen import out
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config, DataDir, RedisUrl, find_store
 from runstore.config import Settings, StoreSettings
+from runstore.endpoints import DATA_DIR, find
+from runstore.engine import folder as data_folder
 from runstore.lifecycle import started, until_any_ends
 
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
 
+_Level = Annotated[journal.Level, Parameter(help="What is logged to stderr: events of this level and above it.")]
 _Json = Annotated[bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")]
 
 
@@ -35,6 +39,7 @@ def gateway(
     data_dir: DataDir = None,
     json: _Json = False,
     config: Config = None,
+    log_level: _Level = "warning",
 ) -> int:
     """Serve HTTP and websockets until SIGTERM or Ctrl-C; a second signal ends it at once."""
     from runstore.gateway import Gateway, GatewayConfig
@@ -52,11 +57,16 @@ def gateway(
                 _ready(json, "gateway", {"url": service.url, "ws_url": service.ws_url}, service.url)
                 await until_any_ends(service)
 
-    return _serve(work, address=f"{record.host}:{record.port}")
+    return _serve(work, log_level, address=f"{record.host}:{record.port}")
 
 
 def projector(
-    *, redis_url: RedisUrl = None, data_dir: DataDir = None, json: _Json = False, config: Config = None
+    *,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    json: _Json = False,
+    config: Config = None,
+    log_level: _Level = "warning",
 ) -> int:
     """Fold events into runs, and end the runs whose worker or time is gone, until SIGTERM or Ctrl-C."""
     from runstore.projector import Projector, ProjectorConfig
@@ -71,38 +81,56 @@ def projector(
         async with _opened(store) as opened:
             folding, reaper = Projector(opened, projecting), Reaper(opened, reaping)
             async with started(folding), started(reaper):
-                _ready(json, "projector", {"role": "projector", "pid": os.getpid()}, f"process {os.getpid()}")
+                _ready(json, "projector", _pid(), f"process {os.getpid()}")
                 await until_any_ends(folding, reaper)
 
-    return _serve(work)
+    return _serve(work, log_level)
 
 
-def worker(*, redis_url: RedisUrl = None, data_dir: DataDir = None, json: _Json = False, config: Config = None) -> int:
+def worker(
+    *,
+    redis_url: RedisUrl = None,
+    data_dir: Annotated[
+        Path | None,
+        Parameter(help="Folder for repositories and work, .runstore unless told; a dev running there is the store."),
+    ] = None,
+    concurrency: Annotated[
+        int | None, Parameter(help="Runs at once [RUNSTORE_WORKER_CONCURRENCY]; 2 unless told.")
+    ] = None,
+    json: _Json = False,
+    config: Config = None,
+    log_level: _Level = "warning",
+) -> int:
     """Execute runs of the projects that runstore.toml names, until SIGTERM or Ctrl-C; then let what runs end."""
-    from runstore_worker.worker import Worker
-
     from runstore_worker.config import ConfigError, WorkerConfig, parse_projects
+    from runstore_worker.worker import Worker
 
     settings = Settings.load(os.environ, config)
     settings.check_variables({"worker": WorkerConfig})
-    record = settings.record("worker", WorkerConfig)
     try:
         projects = parse_projects(settings.data, settings.path)
     except ConfigError as error:
         raise Trouble(str(error)) from None
     if not projects:
         raise Trouble(f"a worker needs a project: write a table [projects.NAME] into {settings.path}")
-    store = find_store(redis_url, data_dir, settings)
+    folder = (data_dir or DATA_DIR).absolute()
+    record = settings.record(
+        "worker",
+        WorkerConfig,
+        {"concurrency": concurrency, "data_dir": folder / "worker" if data_dir is not None else None},
+        defaults={"data_dir": folder / "worker"},
+        fixed={"projects": tuple(projects.values())},
+    )
+    store = find_store(redis_url, data_dir if data_dir is not None and find(data_dir) else None, settings)
 
     async def work() -> None:
-        async with _opened(store) as opened:
-            service = Worker(opened, record, projects)
-            async with started(service):
-                shown = {"role": "worker", "projects": sorted(projects), "pid": os.getpid()}
-                _ready(json, "worker", shown, f"of {', '.join(sorted(projects))}")
-                await until_any_ends(service)
+        data_folder.make(folder)
+        service = Worker(store.redis_url or "", record)
+        async with started(service):
+            _ready(json, "worker", _pid() | {"projects": sorted(projects)}, f"serves {', '.join(sorted(projects))}")
+            await until_any_ends(service)
 
-    return _serve(work)
+    return _serve(work, log_level)
 
 
 def check_port(port: int | None) -> int | None:
@@ -121,8 +149,10 @@ def explain_address(error: OSError, address: str) -> Trouble:
     return Trouble(f"cannot listen on {address}: {error.strerror or error}")
 
 
-def _serve(work: Callable[[], Coroutine[Any, Any, int | None]], address: str = "") -> int:
-    journal.to_stderr()
+def _serve(
+    work: Callable[[], Coroutine[Any, Any, int | None]], log_level: journal.Level, address: str = "its address"
+) -> int:
+    journal.to_stderr(log_level)
     try:
         returned, asked = run_until_asked(work)
     except OSError as error:
@@ -142,4 +172,8 @@ def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:
     if json:
         out().json(msgspec.json.encode(shown))
     else:
-        err().line((f"{role} ready ", "green"), where)
+        out().line((f"{role} ready: ", "green"), where)
+
+
+def _pid() -> dict[str, Any]:
+    return {"ready": True, "pid": os.getpid()}

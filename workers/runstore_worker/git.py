@@ -66,8 +66,8 @@ async def git(
     Raises: GitFailed, RepositoryUnreachable (not in time), RepositoryError (no git).
     """
     options = [option for setting in SETTINGS for option in ("-c", setting)]
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             "git",
             *options,
             *map(str, arguments),
@@ -77,8 +77,15 @@ async def git(
             env={**_environment(), **(env or {})},
             start_new_session=True,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
     except FileNotFoundError as error:
         raise RepositoryError("git is not installed") from error
+    except asyncio.CancelledError:
+        # it may run already, with children, before the loop has heard that it was started
+        await complete(_kill_started(starting))
+        raise
     try:
         async with asyncio.timeout(timeout_s):
             output, said = await process.communicate(stdin)
@@ -89,6 +96,11 @@ async def git(
     if process.returncode:
         raise GitFailed(_last_words(said))
     return output
+
+
+async def _kill_started(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    with contextlib.suppress(OSError):
+        await _kill(await starting)
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

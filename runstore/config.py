@@ -10,12 +10,15 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from runstore.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from runstore.publish import PublisherConfig
 
 FILE: Final = "runstore.toml"
 PREFIX: Final = "RUNSTORE_"
@@ -63,6 +66,12 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     def opening(self) -> dict[str, Any]:
         """Return what `RedisStore.open` is told besides the address."""
         return {"durability": self.durability, "min_replicas": self.min_replicas, "timeout_s": self.timeout_s}
+
+    def publishing(self) -> "PublisherConfig":
+        """Return what a publisher of this store is told."""
+        from runstore.publish import PublisherConfig
+
+        return PublisherConfig(durability=self.durability, min_replicas=self.min_replicas)
 
 
 class Settings:

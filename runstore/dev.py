@@ -125,7 +125,7 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         if config.with_worker:
             from runstore_worker.worker import Worker
 
-            worker = Worker(engine.redis_url, _of_worker(config, projects))
+            worker = Worker(engine.redis_url, _of_worker(config, projects), publishing=config.store.publishing())
             await stack.enter_async_context(started(worker))
             services.append(worker)
         endpoints = Endpoints(url=gateway.url, ws_url=gateway.ws_url, token=token, redis_url=engine.redis_url)
@@ -184,7 +184,7 @@ async def _projects(config: DevConfig) -> dict[str, Project]:
 
 
 def _of_worker(config: DevConfig, projects: Mapping[str, Project]) -> WorkerConfig:
-    served = tuple(projects.values())
+    served = dict(projects)
     if config.worker is not None:
         return msgspec.structs.replace(config.worker, projects=served)
     return WorkerConfig(

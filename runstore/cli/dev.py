@@ -101,7 +101,7 @@ def plan(
             "worker",
             WorkerConfig,
             defaults={"grace_s": GRACE_S, "kill_after_s": GRACE_S, "data_dir": data_dir.absolute() / WORKER_FOLDER},
-            fixed={"projects": ()},
+            fixed={"projects": {}},
         ),
     )
 

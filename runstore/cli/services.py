@@ -119,13 +119,13 @@ def worker(
         WorkerConfig,
         {"concurrency": concurrency, "data_dir": folder / "worker" if data_dir is not None else None},
         defaults={"data_dir": folder / "worker"},
-        fixed={"projects": tuple(projects.values())},
+        fixed={"projects": projects},
     )
     store = find_store(redis_url, data_dir if data_dir is not None and find(data_dir) else None, settings)
 
     async def work() -> None:
         data_folder.make(folder)
-        service = Worker(store.redis_url or "", record)
+        service = Worker(store.redis_url or "", record, publishing=store.publishing())
         async with started(service):
             _ready(json, "worker", _pid() | {"projects": sorted(projects)}, f"serves {', '.join(sorted(projects))}")
             await until_any_ends(service)

@@ -111,7 +111,7 @@ async def _recorded_at(client: "AsyncClient", run_id: str) -> float:
 
 
 def _step(screen: Screen, begin: float, what: str, words: str, style: str = "bold") -> None:
-    screen.line((f"{_ms(begin):>9}  ", "dim"), (what.ljust(11), style), words)
+    screen.line((f"{_ms(begin):>9}  ", "dim"), (what.ljust(12), style), words)
 
 
 def _ms(begin: float) -> str:

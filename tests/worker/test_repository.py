@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+import uvloop
 
 from runstore_worker.repository import Mirrors
 from runstore_worker.source import RepositoryError, RepositoryUnreachable, locate
@@ -342,3 +343,13 @@ async def test_a_repository_that_never_answers_is_given_up(repo, tmp_path, monke
     with pytest.raises(RepositoryUnreachable, match=r"longer than 0\.5 s"):
         await Mirrors(tmp_path / "cache", timeout_s=0.5).resolve(locate("host:x", tmp_path))
     assert witness.everybody_is_gone()
+
+
+async def test_git_is_given_its_input_under_either_event_loop(repo, source, tmp_path):
+    sha = repo.commit(a="1")
+
+    def resolve() -> str:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Mirrors(tmp_path / "under-uvloop").resolve(source, commit_sha=sha[:10]))
+
+    assert [await asyncio.to_thread(resolve) for _ in range(3)] == [sha] * 3

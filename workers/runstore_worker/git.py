@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from runstore_worker.complete import complete
 from runstore_worker.environment import base_environment
@@ -66,29 +68,16 @@ async def git(
     Raises: GitFailed, RepositoryUnreachable (not in time), RepositoryError (no git).
     """
     options = [option for setting in SETTINGS for option in ("-c", setting)]
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            "git",
-            *options,
-            *map(str, arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**_environment(), **(env or {})},
-            start_new_session=True,
+    # from a file: a pipe to a process that has ended already fails in another way with each event loop
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin)
+        given.seek(0)
+        process = await _started(
+            "git", *options, *map(str, arguments), stdin=given, env={**_environment(), **(env or {})}
         )
-    )
-    try:
-        process = await asyncio.shield(starting)
-    except FileNotFoundError as error:
-        raise RepositoryError("git is not installed") from error
-    except asyncio.CancelledError:
-        # it may run already, with children, before the loop has heard that it was started
-        await complete(_kill_started(starting))
-        raise
     try:
         async with asyncio.timeout(timeout_s):
-            output, said = await process.communicate(stdin)
+            output, said = await process.communicate()
     except TimeoutError as error:
         raise RepositoryUnreachable(f"git took longer than {timeout_s:g} s") from error
     finally:
@@ -96,6 +85,27 @@ async def git(
     if process.returncode:
         raise GitFailed(_last_words(said))
     return output
+
+
+async def _started(*command: str, stdin: IO[bytes], env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=env,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except FileNotFoundError as error:
+        raise RepositoryError("git is not installed") from error
+    except asyncio.CancelledError:
+        # it may run already, with children, before the loop has heard that it was started
+        await complete(_kill_started(starting))
+        raise
 
 
 async def _kill_started(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:

@@ -11,10 +11,20 @@ from runstore.core.ids import to_bytes
 from runstore.core.status import Status
 from runstore.dispatch import Claim, Dispatch, DispatchConfig, Released, ServedProject, Standing
 from runstore.wire.event import encode_event
+from tests.conftest import emptied
 from tests.projector.builders import run_id_of, tell
 
 FORECASTS = ServedProject(name="forecasts")
 SLOW = DispatchConfig(name="w", recheck_s=3600, block_ms=2000)
+
+
+BOTH = pytest.mark.parametrize("any_redis_url", ["real", "memory"], indirect=True)
+
+
+@pytest.fixture
+def any_redis_url(request: pytest.FixtureRequest) -> str:
+    """A real server, but for tests that name others."""
+    return emptied(request.getfixturevalue(f"{getattr(request, 'param', 'real')}_server"))
 
 
 @pytest.fixture
@@ -35,6 +45,7 @@ async def ask(store: RedisStore, number: int, project: str = "forecasts", **requ
     return run_id
 
 
+@BOTH
 async def test_an_idle_worker_is_woken_by_an_offer(store, projector, open_dispatch) -> None:
     dispatch = await open_dispatch()
     waiting = asyncio.create_task(dispatch.claim())
@@ -127,6 +138,7 @@ async def test_a_claim_that_is_cancelled_leaves_no_run_to_nobody(store, projecto
     assert (waiting, leased) == (40 - taken, taken)
 
 
+@BOTH
 async def test_a_cancel_is_heard_at_once(store, projector, open_dispatch) -> None:
     dispatch = await open_dispatch()
     run_id = await ask(store, 1)

@@ -57,10 +57,10 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker works."""
 
-    projects: tuple[Project, ...]
-    """What it serves; at least one. Required."""
-    data_dir: Path
-    """Its folder: mirrors of repositories in `mirrors`, work in progress in `work`. Workers may share it. Required."""
+    projects: dict[str, Project] = {}
+    """What it serves, by name, as `read_projects` gives them; a worker needs one at least."""
+    data_dir: Path = Path(".runstore/worker")
+    """Its folder: mirrors of repositories in `mirrors`, work in progress in `work`. Workers may share it."""
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 2
     """How many runs it executes at once. Default 2."""
     name: str = ""

@@ -7,7 +7,7 @@ import socket
 from contextlib import AsyncExitStack
 from typing import Self
 
-from runstore import AsyncPublisher
+from runstore import AsyncPublisher, PublisherConfig
 from runstore.dispatch import Claim, Dispatch, DispatchConfig, ServedProject
 from runstore_worker.config import ConfigError, WorkerConfig
 from runstore_worker.execute import Execution, Tools
@@ -22,12 +22,16 @@ log = logging.getLogger(__name__)
 class Worker:
     """Executes runs of its projects. Any number of workers may serve one store."""
 
-    def __init__(self, redis_url: str, config: WorkerConfig) -> None:
-        """Raises: ConfigError where it would serve nothing, or one project twice."""
-        self._projects = {project.name: project for project in config.projects}
-        if len(self._projects) != len(config.projects) or not config.projects:
-            raise ConfigError("a worker needs projects, each once: add a table [projects.NAME]")
+    def __init__(self, redis_url: str, config: WorkerConfig, *, publishing: PublisherConfig | None = None) -> None:
+        """`publishing` says among others how durable an acknowledged event is.
+
+        Raises: ConfigError where there is no project.
+        """
+        if not config.projects:
+            raise ConfigError("a worker needs a project: add a table [projects.NAME]")
+        self._projects = config.projects
         self.config = config
+        self._publishing = publishing
         self.name = (config.name or f"{socket.gethostname()}:{os.getpid()}")[:200]
         self._redis_url = redis_url
         self._resources = AsyncExitStack()
@@ -80,7 +84,7 @@ class Worker:
         folders = WorkFolders(self.config.data_dir / "work")
         self._resources.push_async_callback(folders.close)
         await folders.open()
-        publisher = await self._resources.enter_async_context(AsyncPublisher(self._redis_url))
+        publisher = await self._resources.enter_async_context(AsyncPublisher(self._redis_url, config=self._publishing))
         held = DispatchConfig(
             name=self.name, lease_ms=self.config.lease_ms, deadline_slack_s=self.config.deadline_slack_s
         )
@@ -89,7 +93,7 @@ class Worker:
             ServedProject(
                 name=project.name, attempts=project.attempts, timeout_s=project.timeout_s, grace_s=project.grace_s
             )
-            for project in self.config.projects
+            for project in self._projects.values()
         )
         return Tools(
             config=self.config,

@@ -3,6 +3,7 @@
 import socket
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -43,6 +44,15 @@ def locate(data_dir: Path) -> str | None:
         return None
     answer = ask(address.port, address.password, timeout_s=_PROBE_S)
     return address.redis_url if answer in {Answer.READY, Answer.LOADING} else None
+
+
+def belongs(data_dir: Path, redis_url: str) -> bool:
+    """Whether a URL is that of the folder's own engine, running or not, as one kept from an earlier start is."""
+    address = _recall(data_dir)
+    try:
+        return address is not None and urlsplit(redis_url).password == address.password
+    except ValueError:
+        return False
 
 
 def pick_port(folder: Path) -> int:

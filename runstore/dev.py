@@ -23,7 +23,7 @@ from runstore.core.errors import RunstoreError
 from runstore.core.principal import Scope
 from runstore.core.token import COMBINATIONS, check_fixed_token, hash_token, is_token, make_token
 from runstore.endpoints import Claim, Endpoints, claim, find
-from runstore.engine import Engine, EngineConfig, EngineKind, running
+from runstore.engine import Engine, EngineConfig, EngineKind, belongs, running
 from runstore.engine import folder as data_folder
 from runstore.gateway import Gateway, GatewayConfig
 from runstore.lifecycle import Service, started, until_any_ends
@@ -111,7 +111,7 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         sample = asyncio.ensure_future(_projects(config))
         stack.push_async_callback(_settle, sample)
         engine = await stack.enter_async_context(
-            running(EngineConfig(data_dir=config.data_dir, redis_url=config.store.redis_url))
+            running(EngineConfig(data_dir=config.data_dir, redis_url=_elsewhere(config)))
         )
         store = await stack.enter_async_context(RedisStore.open(engine.redis_url, **config.store.opening()))
         token = _token(config)
@@ -162,6 +162,12 @@ def _claim(folder: Path) -> Claim:
     raise DevInUse(f"a runstore dev already runs on {folder} ({who}){where}; stop it, or give another --data-dir")
 
 
+def _elsewhere(config: DevConfig) -> str | None:
+    """Return the address of somebody else's server; one kept from an earlier start of ours means our own engine."""
+    told = config.store.redis_url
+    return None if told is None or belongs(config.data_dir, told) else told
+
+
 async def _settle(task: "asyncio.Future[dict[str, Project]]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -188,7 +194,11 @@ def _of_worker(config: DevConfig, projects: Mapping[str, Project]) -> WorkerConf
     if config.worker is not None:
         return msgspec.structs.replace(config.worker, projects=served)
     return WorkerConfig(
-        projects=served, data_dir=config.data_dir.absolute() / WORKER_FOLDER, grace_s=GRACE_S, kill_after_s=GRACE_S
+        projects=served,
+        data_dir=config.data_dir.absolute() / WORKER_FOLDER,
+        grace_s=GRACE_S,
+        kill_after_s=GRACE_S,
+        last_words_s=GRACE_S,
     )
 
 

@@ -100,7 +100,12 @@ def plan(
         worker=settings.record(
             "worker",
             WorkerConfig,
-            defaults={"grace_s": GRACE_S, "kill_after_s": GRACE_S, "data_dir": data_dir.absolute() / WORKER_FOLDER},
+            defaults={
+                "grace_s": GRACE_S,
+                "kill_after_s": GRACE_S,
+                "last_words_s": GRACE_S,
+                "data_dir": data_dir.absolute() / WORKER_FOLDER,
+            },
             fixed={"projects": {}},
         ),
     )

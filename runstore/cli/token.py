@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 
 from runstore.cli.durations import parse_seconds
 from runstore.cli.exits import Trouble
-from runstore.cli.screen import err, out
+from runstore.cli.screen import Words, err, out
 from runstore.cli.target import Config, DataDir, Json, RedisUrl, find_store
 from runstore.config import Settings, nearest
 from runstore.core.ids import check_project_name
@@ -81,7 +81,7 @@ def list_tokens(
     if json:
         screen.json(msgspec.json.encode({"tokens": [_shown(token) for token in found]}))
     elif found:
-        rows = [
+        rows: list[list[Words]] = [
             [
                 token.name,
                 " ".join(token.scopes),

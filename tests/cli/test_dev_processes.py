@@ -123,6 +123,14 @@ def test_the_data_and_the_token_are_there_again_at_the_next_start(tmp_path: Path
         assert second.token == first.token
 
 
+def test_an_address_kept_from_an_earlier_start_means_the_same_engine_again(tmp_path: Path) -> None:
+    with started(*FREE, "--no-worker", folder=tmp_path) as first:
+        first.end()
+
+    with started(*FREE, "--no-worker", folder=tmp_path, RUNSTORE_REDIS_URL=first.said["redis_url"]) as second:
+        assert second.ask("/v1/runs")[0] == 200
+
+
 def test_a_killed_dev_leaves_no_process_and_can_be_started_again(tmp_path: Path) -> None:
     with started(*FREE, folder=tmp_path) as dev:
         run_id = dev.ask("/v1/runs", {"project_name": "forecasts", "inputs": {"pause_s": 30}})[1]["run_id"]

@@ -1,6 +1,7 @@
 """What a publisher may write into the field `event`, and what is told of what it may not."""
 
 import json
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -151,3 +152,60 @@ def test_depth_counts_brackets_outside_of_texts_only() -> None:
     check_depth(rb'"\"[[[[' + b"[" * 500 + b'"', "this")
     with pytest.raises(RunstoreError, match="this is nested"):
         check_depth(b"[" * (MAX_JSON_DEPTH + 1) + b"]" * (MAX_JSON_DEPTH + 1), "this")
+
+
+def deepest(text: bytes) -> int:
+    """Count as one would by hand."""
+    depth = most = 0
+    is_text = is_escaped = False
+    for mark in text:
+        if is_escaped:
+            is_escaped = False
+        elif is_text:
+            is_escaped, is_text = mark == ord("\\"), mark != ord('"')
+        elif mark == ord('"'):
+            is_text = True
+        else:
+            depth += (mark in b"[{") - (mark in b"]}")
+            most = max(most, depth)
+    return most
+
+
+_VALUES = st.recursive(
+    st.none() | st.text(st.sampled_from('[]{}"\\a')),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.sampled_from('[{"\\')), inner, max_size=3),
+)
+
+
+@given(_VALUES, st.integers(MAX_JSON_DEPTH - 8, MAX_JSON_DEPTH + 1), st.integers(1, 9))
+def test_depth_is_counted_as_one_would_by_hand(value: Any, around: int, at_once: int) -> None:
+    inner = json.dumps(value).encode()
+    text = b"[" * around + inner + b"]" * around + b"," + b"[" * 8 + inner + b"]" * 8
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runstore.wire.event._MARKS_AT_ONCE", at_once)
+        try:
+            check_depth(text, "it")
+        except RunstoreError:
+            assert deepest(text) > MAX_JSON_DEPTH
+        else:
+            assert deepest(text) <= MAX_JSON_DEPTH
+
+
+@pytest.mark.parametrize("piece", [b"[1],", b'["]"],', b'["[","]"],', b"[" * 60 + b"]" * 60 + b",", b'{"a\\"[":[]},'])
+def test_the_depth_of_a_large_text_is_known_soon(piece: bytes) -> None:
+    text = b"[" + piece * (8 * 1024 * 1024 // len(piece)) + b"1]"
+    began_s = process_time()
+
+    check_depth(text, "it")
+
+    assert process_time() - began_s < 1
+
+
+def test_the_depth_of_a_log_full_of_brackets_is_known_at_once() -> None:
+    text = b'{"stdout":"' + b'[info] {\\"a\\": 1} ' * 1_500_000 + b'"}'
+
+    began_s = perf_counter()
+    check_depth(text, "it")
+
+    assert perf_counter() - began_s < 1.5

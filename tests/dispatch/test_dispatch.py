@@ -205,3 +205,34 @@ async def test_a_request_that_is_gone_ends_its_run(store, projector, open_dispat
 
     assert record.run.status is Status.FAILED
     assert "ask for a new run" in record.run.error_message
+
+
+async def test_an_offer_that_was_never_heard_is_found_by_looking_again(store, projector, open_dispatch) -> None:
+    dispatch = await open_dispatch(config=DispatchConfig(recheck_s=0.2))
+    waiting = asyncio.create_task(dispatch.claim())
+    run_id = run_id_of(1)
+    keys = store.meta.keys_of(run_id)
+    await store.client.set(keys.request(to_bytes(run_id)), b"{}")
+
+    await store.client.zadd(keys.queue("forecasts"), {to_bytes(run_id): 1})
+
+    assert (await asyncio.wait_for(waiting, 3)).run_id == run_id
+
+
+async def test_a_worker_whose_connections_were_cut_hears_again(store, projector, open_dispatch) -> None:
+    dispatch = await open_dispatch()
+    held = await ask(store, 1)
+    await projector.drain()
+    claim = await dispatch.claim()
+    while await dispatch.heard(claim, 0.05):
+        pass
+    waiting = asyncio.create_task(dispatch.claim())
+
+    await store.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    assert await dispatch.heard(claim, 3)
+    later = await ask(store, 2)
+    await projector.drain()
+    assert (await asyncio.wait_for(waiting, 3)).run_id == later
+    assert await store.served.ask_cancel(held)
+    assert await dispatch.heartbeat(claim) is Standing.CANCEL_ASKED

@@ -82,7 +82,6 @@ async def take_a_term(reaper: Reaper, store: RedisStore) -> None:
             until = await reaping.now_ms()
 
 
-@BOTH
 async def test_a_run_whose_worker_is_silent_is_failed(store, projector, dispatch, reaper) -> None:
     run_id = await ask(store, projector)
     row = await claim(dispatch, run_id)
@@ -138,7 +137,6 @@ async def test_a_run_that_kills_its_workers_before_it_begins_ends(store, project
     assert claims == 4
 
 
-@BOTH
 async def test_a_silent_worker_that_was_asked_to_cancel_leaves_a_cancelled_run(
     store, projector, dispatch, reaper
 ) -> None:

@@ -15,7 +15,7 @@ from runstore.engine import EngineConfig, EngineKind, start
 from runstore.engine.errors import NoServer
 from runstore_worker import ConfigError, Worker, WorkerConfig
 from tests.worker.conftest import Repo
-from tests.worker.site import LEASE_MS, Site, processes_with
+from tests.worker.site import LEASE_MS, Site, happens, processes_with
 
 HORIZON = """
 import json, os
@@ -125,9 +125,7 @@ async def test_a_run_that_is_ended_by_others_is_killed_without_a_word(site: Site
 
     await site.store.log.append(run_id, b'{"run_id":"%s","status":"cancelled"}' % run_id.encode())
     await site.end(run_id)
-    async with asyncio.timeout(5):
-        while worker.running or processes_with("# ended by others"):
-            await asyncio.sleep(0.02)
+    await happens(lambda: not worker.running and not processes_with("# ended by others"))
 
     assert (await site.get(run_id)).ignored == 0
 
@@ -159,6 +157,7 @@ async def test_a_worker_that_is_killed_leaves_its_run_to_another_attempt(site: S
     await site.running(run_id)
 
     process.kill()
+    await process.wait()
     again = await site.worker(project, name="second")
     run = await site.running(run_id, attempt=2)
 
@@ -194,9 +193,7 @@ async def test_a_worker_frozen_past_its_lease_says_nothing_and_kills_its_tree(si
     run = await site.end(run_id)
     assert processes_with("# frozen")
     process.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(5):
-        while any(pid != process.pid for pid in processes_with("# frozen")):
-            await asyncio.sleep(0.02)
+    await happens(lambda: processes_with("# frozen") == [process.pid])
 
     assert run.error_message == "worker lost"
     assert (await site.get(run_id)).ignored == 0
@@ -204,7 +201,7 @@ async def test_a_worker_frozen_past_its_lease_says_nothing_and_kills_its_tree(si
 
 async def test_a_worker_that_drains_lets_runs_end_and_claims_no_more(site: Site, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    worker = await site.worker(site.project(GATE.format(gate=str(gate))))
+    worker = await site.worker(site.project(GATE.format(gate=str(gate))), grace_s=10)
     run_id = await site.ask()
     await site.running(run_id)
 

@@ -215,8 +215,8 @@ class Execution:
             await dispatch.heard(self.claim, pause_s)
             try:
                 standing = await dispatch.heartbeat(self.claim)
-            except StoreUnavailable as error:
-                log.warning("heartbeat_missed", extra={"run_id": self.claim.run_id, "reason": error.detail[:200]})
+            except Exception as error:  # noqa: BLE001 - whatever it was, a run that is not renewed is lost
+                log.warning("heartbeat_missed", extra={"run_id": self.claim.run_id, "reason": str(error)[:200]})
                 pause_s = min(MAX_HEARTBEAT_BACKOFF_S, dispatch.heartbeat_s / 3)
                 continue
             pause_s = dispatch.heartbeat_s

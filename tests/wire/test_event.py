@@ -205,7 +205,7 @@ def test_the_depth_of_a_large_text_is_known_soon(piece: bytes) -> None:
 def test_the_depth_of_a_log_full_of_brackets_is_known_at_once() -> None:
     text = b'{"stdout":"' + b'[info] {\\"a\\": 1} ' * 1_500_000 + b'"}'
 
-    began_s = perf_counter()
+    began_s = process_time()
     check_depth(text, "it")
 
-    assert perf_counter() - began_s < 1.5
+    assert process_time() - began_s < 1.5

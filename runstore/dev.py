@@ -26,7 +26,7 @@ from runstore.endpoints import Claim, Endpoints, claim, find
 from runstore.engine import Engine, EngineConfig, EngineKind, belongs, running
 from runstore.engine import folder as data_folder
 from runstore.gateway import Gateway, GatewayConfig
-from runstore.lifecycle import Service, started, until_any_ends
+from runstore.lifecycle import Service, ServiceEnded, started, until_any_ends
 from runstore.ports import TokenRecord, Tokens
 from runstore.projector import Projector, ProjectorConfig
 from runstore.reaper import Reaper, ReaperConfig
@@ -130,14 +130,15 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
             services.append(worker)
         endpoints = Endpoints(url=gateway.url, ws_url=gateway.ws_url, token=token, redis_url=engine.redis_url)
         ours.publish(endpoints)
-        yield Dev(engine, endpoints, tuple(sorted(projects)), [*services, _Watched(engine)])
+        yield Dev(engine, endpoints, tuple(sorted(projects)), [*services, _Watched(engine, config.data_dir)])
 
 
 class _Watched:
     """An engine, seen as a service that others start and stop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, folder: Path) -> None:
         self._engine = engine
+        self._folder = folder
 
     async def start(self) -> None:
         """Do nothing."""
@@ -146,8 +147,9 @@ class _Watched:
         """Do nothing."""
 
     async def wait(self) -> None:
-        """Return when the engine has gone."""
+        """Wait for as long as the engine lives. Raises: ServiceEnded."""
         await self._engine.until_ended()
+        raise ServiceEnded(f"the server on the data folder {self._folder} has ended; its engine.log may say why")
 
 
 def _claim(folder: Path) -> Claim:

@@ -1,12 +1,14 @@
 """`runstore demo` as people run it."""
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import living, run
+from tests.cli.processes import environment, living, run
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 TEN = (
@@ -30,6 +32,28 @@ def test_the_demo_runs_the_sample_shows_the_push_and_leaves_nothing(tmp_path: Pa
     assert not living(set(), tmp_path)
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / ".runstore").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path, number: int) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "runstore.cli", "demo"],
+        cwd=tmp_path,
+        env=environment(TMPDIR=str(scratch)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"starting")
+        process.send_signal(number)
+        _, complaint = process.communicate(timeout=15)
+
+    assert process.returncode == 128 + number
+    assert complaint == b""
+    assert not living(set(), scratch)
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_demo_on_a_folder_of_ones_own_leaves_the_data_there(tmp_path: Path) -> None:

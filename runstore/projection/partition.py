@@ -15,21 +15,31 @@ from runstore.adapters.partition import Seen, Standing, load_standing, see
 from runstore.adapters.records import get_records
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import NONCE_BYTES
-from runstore.core.errors import StoreUnavailable
+from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
+from runstore.core.run import Run
 from runstore.core.status import TERMINAL
 from runstore.projection.batch import Batch, fold_batch
-from runstore.projection.reading import DeadLetter, Heard, read_entry
+from runstore.projection.reading import DEAD_EVENT_BYTES, DeadLetter, Heard, read_entry
 from runstore.projection.writes import optional_keys, write_batch
 from runstore.wire.feed import FeedEntry, encode_feed
 from runstore.wire.record import Record
 
 STRIKES: Final = 3
+MOST_LOST: Final = 10
+"""Commits in a row that may be lost before the partition is paused: more is no race."""
+
+HEAD_CHARACTERS: Final = 2048
+"""Longest texts of a run that is kept in memory: there are thousands of such."""
+
+FEED_ENTRY_BYTES: Final = 1024 * 1024
+"""About the most that one commit tells the feed, unless a single event tells more: gateways read many at once."""
+
 _log = getLogger("runstore.projector")
 
-Rows = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+Row = tuple[EntryId, Mapping[bytes, bytes]]
 
 
 class Lost(Exception):
@@ -49,6 +59,10 @@ class PartitionProjector:
         self._strikes: dict[RunId, int] = {}
         self._set_aside: dict[RunId, str] = {}
         self._numbered: set[str] = set()
+        self._failures: dict[EntryId, int] = {}
+        self._unfoldable: dict[EntryId, str] = {}
+        self._singly_upto: EntryId | None = None
+        self._lost = 0
         self.commits = 0
 
     @property
@@ -67,32 +81,73 @@ class PartitionProjector:
         self._heads.clear()
         self._numbered.clear()
 
-    async def project(self, rows: Sequence[tuple[EntryId, Mapping[bytes, bytes]]]) -> bool:
+    async def project(self, rows: Sequence[Row]) -> bool:
         """Fold and commit a batch of entries; false where it must be read again.
 
         Raises: StoreUnavailable; whether the batch was written is then unknown.
         """
+        for part in [[row] for row in rows] if self._is_wary(rows) else [rows]:
+            if not await self._attempt(part):
+                return False
+        return True
+
+    def _is_wary(self, rows: Sequence[Row]) -> bool:
+        return self._singly_upto is not None and rows[0][0] <= self._singly_upto
+
+    async def _attempt(self, rows: Sequence[Row]) -> bool:
         standing = self._standing
         assert standing is not None
         try:
             await self._project(standing, rows)
         except Lost:
             self.drop()
+            self._lost += 1
+            if self._lost > MOST_LOST:
+                raise StoreUnavailable(
+                    f"no commit of partition {self._partition} is taken: it is tried again"
+                ) from None
+            return False
+        except RunstoreError:
+            self.drop()
+            raise
+        except Exception as error:  # noqa: BLE001 - what nobody thought of must not hold up what is behind it
+            self.drop()
+            self._fail(rows, error)
             return False
         except BaseException:
             self.drop()
             raise
+        self._lost = 0
         return True
 
-    async def _project(self, standing: Standing, rows: Sequence[tuple[EntryId, Mapping[bytes, bytes]]]) -> None:
-        readings = [
-            read_entry(entry_id, fields, partition=self._partition, partitions=self._store.meta.partitions)
-            for entry_id, fields in rows
-        ]
+    def _fail(self, rows: Sequence[Row], error: Exception) -> None:
+        """Take note that entries could not be folded: look at each alone, and set aside one that fails again."""
+        first = rows[0][0]
+        _log.error("entries_not_folded", exc_info=error, extra={"entry": str(first), "entries": len(rows)})
+        if len(rows) > 1:
+            self._singly_upto = rows[-1][0]
+            return
+        self._failures[first] = self._failures.get(first, 0) + 1
+        if self._failures[first] >= STRIKES:
+            self._unfoldable[first] = f"the event cannot be folded: {type(error).__name__}"
+
+    def _read(self, row: Row) -> Heard | DeadLetter:
+        entry_id, fields = row
+        if entry_id in self._unfoldable:
+            text = fields.get(b"event", b"")[:DEAD_EVENT_BYTES]
+            return DeadLetter(entry_id=entry_id, text=text, reason=self._unfoldable[entry_id])
+        return read_entry(entry_id, fields, partition=self._partition, partitions=self._store.meta.partitions)
+
+    async def _project(self, standing: Standing, rows: Sequence[Row]) -> None:
+        readings = [self._read(row) for row in rows]
         seen = await self._look(readings)
         parts = await _bring_outputs(readings, seen)
         n = standing.n + 1
         batch = self._fold(readings, seen, standing, n, {})
+        if len(rows) > 1 and _told_characters(batch) > FEED_ENTRY_BYTES:
+            await self._project(standing, rows[: len(rows) // 2])
+            await self._project(standing, rows[len(rows) // 2 :])
+            return
         if batch.numbered:
             batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch))
         kept = [
@@ -212,6 +267,8 @@ class PartitionProjector:
             without |= wrong
         if outcome.verdict is Verdict.WRONG:
             self._blame(wrong - optional_keys(self._keys), writes)
+        if outcome.verdict is Verdict.FEED and not any(b"equal or smaller" in said for said in outcome.about):
+            raise StoreUnavailable(f"partition {self._partition} takes no commit: {outcome.about!r}")
         if outcome.verdict is not Verdict.DONE:
             # a feed that takes no entry of this number is no longer the one that was read: loading will mend it
             raise Lost
@@ -239,13 +296,34 @@ class PartitionProjector:
         for name, count in batch.counts.items():
             standing.stats[name] = standing.stats.get(name, 0) + count
         for run_id, touched in batch.touched.items():
-            self._heads[run_id] = touched.after
-            self._heads.move_to_end(run_id)
+            self._heads.pop(run_id, None)
+            if _characters(touched.after.run) <= HEAD_CHARACTERS:
+                self._heads[run_id] = touched.after
         while len(self._heads) > self._most_heads:
             self._heads.popitem(last=False)
         self._strikes.clear()
         self._set_aside.clear()
+        self._failures.clear()
+        self._unfoldable.clear()
+        if self._singly_upto is not None and batch.last >= self._singly_upto:
+            self._singly_upto = None
         self.commits += 1
+
+
+def _characters(run: Run) -> int:
+    """Count the longest texts of a run."""
+    message = run.progress.message if run.progress is not None else None
+    return len(run.error_message or "") + len(message or "") + sum(map(len, run.tags))
+
+
+def _told_characters(batch: Batch) -> int:
+    """Count the longest texts of what a batch tells the feed."""
+    return sum(
+        _characters(change.run)
+        + len(change.output or b"")
+        + (len(change.item.error_message or "") if change.item is not None else 0)
+        for change in batch.changes
+    )
 
 
 async def _bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> dict[tuple[RunId, bytes], Parts]:

@@ -27,6 +27,7 @@ from runstore.core.times import from_iso, to_iso
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TAG_CHARACTERS)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=MAX_TAGS)]
 ShortText = Annotated[str, msgspec.Meta(max_length=200)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Commit = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,200})?")
 _MARKS: Final = bytes.maketrans(b"{}", b"[]")
@@ -58,8 +59,8 @@ class RequestJson(msgspec.Struct, kw_only=True, omit_defaults=True):
     inputs: msgspec.Raw = msgspec.Raw(b"{}")
     commit_sha: str | None = None
     branch: str | None = None
-    timeout_s: float | None = None
-    queue_timeout_s: float | None = None
+    timeout_s: Seconds | None = None
+    queue_timeout_s: Seconds | None = None
     fingerprint: str = ""
 
 

@@ -8,6 +8,7 @@ import pytest
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import Place, Standing, judge
 from runstore.core.ids import RunId, to_bytes
+from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.projector import Projector, ProjectorConfig
 from tests.projector.builders import event_of, run_id_of, tell
@@ -318,3 +319,78 @@ async def _emptied(store: RedisStore) -> str:
     await store.client.flushall()
     kwargs = store.client.connection_pool.connection_kwargs
     return f"redis://:{kwargs['password']}@{kwargs['host']}:{kwargs['port']}/0"
+
+
+async def test_an_event_that_nobody_can_fold_is_set_aside_alone(
+    store: RedisStore, projector: Projector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neighbour = run_id_of(7, partition=store.meta.keys_of(RUN).partition)
+
+    def breaks(writes: Any, keys: Any, run: Run, touched: Any) -> None:
+        if run.run_id == RUN:
+            raise OverflowError("nobody thought of this")
+
+    monkeypatch.setattr("runstore.projection.writes._offer", breaks)
+    for run_id in (neighbour, RUN, OTHER):
+        await tell(store, run_id, "pending", numbered=True, request={"inputs": {}})
+        await tell(store, neighbour, "success")
+
+    await projector.drain()
+
+    assert [await status_of(store, run_id) for run_id in (neighbour, RUN, OTHER)] == ["success", None, "pending"]
+    [letter] = await dead_letters(store)
+    assert letter[b"reason"] == b"the event cannot be folded: OverflowError"
+    assert RUN.encode() in letter[b"event"]
+
+
+async def test_a_request_with_an_endless_wait_holds_up_nothing(store: RedisStore, projector: Projector) -> None:
+    await tell(store, RUN, "pending", numbered=True, request={"queue_timeout_s": 1e308})
+    await tell(store, RUN, "success")
+
+    await projector.drain()
+
+    assert await status_of(store, RUN) is Status.SUCCESS
+    assert b"queue_timeout_s" in (await dead_letters(store))[0][b"reason"]
+
+
+@pytest.mark.parametrize("field", ["entry", "n"])
+async def test_a_cursor_that_makes_no_sense_holds_up_its_own_partition_only(real_store: RedisStore, field: str) -> None:
+    await tell(real_store, RUN, "success")
+    await Projector(real_store).drain()
+    await real_store.client.hset(real_store.meta.keys_of(RUN).cursor, field, "junk")
+    await tell(real_store, OTHER, "success")
+    projector = Projector(real_store)
+
+    await projector.turn(block_ms=100)
+
+    assert await status_of(real_store, OTHER) is Status.SUCCESS
+    assert projector.turns_failed == 1
+
+
+async def test_a_server_that_takes_no_more_writes_is_not_asked_again_and_again(real_store: RedisStore) -> None:
+    projector = Projector(real_store)
+    await tell(real_store, OTHER, "success")
+    await projector.drain()
+    await tell(real_store, OTHER, "failed")
+    await real_store.client.config_set("maxmemory", "1")
+    try:
+        await projector.turn(block_ms=100)
+
+        assert projector.turns_failed == 1
+    finally:
+        await real_store.client.config_set("maxmemory", "0")
+    while await projector.drain() == 0:
+        pass
+    assert len(await real_store.runs.history(OTHER)) == 2
+
+
+async def test_one_feed_entry_does_not_grow_with_the_texts_of_a_batch(real_store: RedisStore) -> None:
+    await tell(real_store, RUN, "failed", error_message="x" * 200_000)
+    for _ in range(20):
+        await tell(real_store, RUN, "success")
+
+    await Projector(real_store).drain()
+
+    rows = await real_store.client.xrange(real_store.meta.keys_of(RUN).feed)
+    assert max(len(fields[b"c"]) for _, fields in rows) < 1_200_000
+    assert len(await real_store.runs.history(RUN)) == 21

@@ -127,7 +127,6 @@ async def _wait(client: "AsyncClient", run: "Run", *, quiet: bool) -> "Run":
     screen = err()
     if quiet or not screen.is_terminal:
         return await client.wait(run.run_id)
-    screen.line(*news(run))
     with screen.waiting(f"waiting for {run.run_id}"):
         async for pushed in client.watch(run.run_id, events="all"):
             if pushed.is_terminal:

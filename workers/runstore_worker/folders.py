@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from runstore_worker.lock import file_lock
 
 LOCK = "lock"
+OWN = re.compile(r"[0-9a-f]{16}")
 TIMEOUT_S = 30.0
 
 
@@ -29,7 +31,12 @@ class WorkFolders:
         self._parent.mkdir(parents=True, exist_ok=True)
         async with file_lock(self._parent / LOCK, TIMEOUT_S):  # or a folder not yet locked would look abandoned
             self._own.mkdir(mode=0o700)
-            self._lock = _take(self._own)
+            self._lock = _take(self._own, os.O_CREAT | os.O_EXCL)
+        await self.clear_abandoned()
+
+    async def clear_abandoned(self) -> None:
+        """Remove what workers left that were killed. Raises: OSError, TimeoutError."""
+        async with file_lock(self._parent / LOCK, TIMEOUT_S):
             abandoned = self._take_abandoned()
         await asyncio.to_thread(_clear, abandoned)
 
@@ -49,11 +56,13 @@ class WorkFolders:
             await self.remove(self._own)
             os.close(self._lock)
             self._lock = -1
+            with contextlib.suppress(OSError, TimeoutError):  # a process just being started outlives its worker shortly
+                await self.clear_abandoned()
 
     def _take_abandoned(self) -> list[tuple[Path, int]]:
         abandoned = []
-        for folder in self._parent.iterdir():
-            with contextlib.suppress(OSError):  # its worker lives, or it is no folder
+        for folder in filter(_is_a_workers, self._parent.iterdir()):
+            with contextlib.suppress(OSError):  # its worker lives, or it is no worker's: that has a lock
                 abandoned.append((folder, _take(folder)))
         return abandoned
 
@@ -64,8 +73,12 @@ def _clear(abandoned: list[tuple[Path, int]]) -> None:
         os.close(lock)
 
 
-def _take(folder: Path) -> int:
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _is_a_workers(folder: Path) -> bool:
+    return OWN.fullmatch(folder.name) is not None and folder.is_dir() and not folder.is_symlink()
+
+
+def _take(folder: Path, flags: int = 0) -> int:
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -43,6 +43,8 @@ def show_run(screen: Screen, run: "Run") -> None:
         _row(screen, "finished", run.finished_at, (took(run), "dim"))
     if run.error_message is not None:
         _row(screen, "error", (run.error_message, "red"))
+    if run.is_terminal and run.output is None and run.started_at is not None:
+        _row(screen, "logs", f"runstore logs {run.run_id[:8]}")
     if run.output is not None:
         _show_output(screen, run.output)
     if run.truncated:

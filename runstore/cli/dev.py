@@ -148,6 +148,8 @@ def explained(address: str) -> Iterator[None]:
         raise Trouble(error.detail, Exit.UNREACHABLE) from None
     except RepositoryError as error:
         raise Trouble(f"the sample project cannot be made: {error}; --no-worker goes without") from None
+    except BrokenPipeError:
+        raise  # our own reader has left, which says nothing about an address
     except OSError as error:
         raise explain_address(error, address) from None
 

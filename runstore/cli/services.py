@@ -155,6 +155,8 @@ def _serve(
     journal.to_stderr(log_level)
     try:
         returned, asked = run_until_asked(work)
+    except BrokenPipeError:
+        raise  # our own reader has left, which says nothing about an address
     except OSError as error:
         raise explain_address(error, address) from None
     return Exit.SUCCESS if asked in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} else (returned or Exit.SUCCESS)

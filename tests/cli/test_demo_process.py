@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import environment, living, run
+from tests.cli.processes import environment, living, run, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 TEN = (
@@ -62,3 +62,21 @@ def test_a_demo_on_a_folder_of_ones_own_leaves_the_data_there(tmp_path: Path) ->
     assert told.returncode == 0, told.stderr
     assert (tmp_path / "kept").is_dir()
     assert not living(set(), tmp_path)
+
+
+def test_a_reader_that_leaves_ends_the_demo_quietly(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m runstore.cli demo | head -n 1"
+
+    told = subprocess.run(
+        ["/bin/sh", "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+
+    assert told.stdout.count("\n") == 1
+    assert told.stderr == ""
+    assert until(lambda: not living(set(), tmp_path))

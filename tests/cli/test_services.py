@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runstore_worker.sample import ensure_sample
-from tests.cli.processes import Started, descendants, environment, living, run, started, until
+from tests.cli.processes import Started, environment, run, started
 
 
 class Parts:
@@ -86,40 +86,6 @@ def test_each_part_stops_in_order_when_it_is_told_to(tmp_path: Path, parts: Part
         with started(part, folder=tmp_path) as service:
             assert service.end(number) == 0
             assert service.stderr == ""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
-def test_a_second_signal_ends_a_draining_worker_at_once_and_its_run_with_it(parts: Parts, tmp_path: Path) -> None:
-    toml = (parts.folder / "runstore.toml").read_text().replace("projects.forecasts", "projects.slow")
-    (tmp_path / "runstore.toml").write_text(toml.replace("./forecasts", str(parts.folder / "forecasts")))
-    with started("worker", "--log-level", "info", folder=tmp_path) as worker:
-        run_id = parts.run("run", "slow", "--input", "pause_s=60").stdout.strip()
-        assert until(lambda: '"running"' in parts.run("get", run_id, "--json").stdout)
-        family = descendants(worker.process.pid)
-        worker.process.send_signal(signal.SIGTERM)
-        assert until(lambda: "worker_drains" in worker.stderr)
-        worker.process.send_signal(signal.SIGTERM)
-        worker.process.wait(10)
-
-    assert worker.process.returncode in {143, -signal.SIGTERM}
-    assert family
-    assert until(lambda: not living(family, tmp_path))
-
-
-def test_a_worker_without_projects_says_what_to_write(tmp_path: Path) -> None:
-    told = run("worker", "--redis-url", "redis://127.0.0.1:1", folder=tmp_path)
-
-    assert told.returncode == 2
-    assert "[projects.NAME]" in told.stderr
-
-
-def test_a_port_that_is_taken_is_a_sentence(parts: Parts, real_server: str) -> None:
-    port = parts.gateway.url.rpartition(":")[2]
-
-    told = run("gateway", "--redis-url", real_server, "--port", port, folder=parts.folder)
-
-    assert told.returncode == 2
-    assert f"{port} is taken" in told.stderr
 
 
 def test_a_jwt_issuer_is_refused_as_long_as_no_jwt_is_taken(tmp_path: Path) -> None:

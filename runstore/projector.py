@@ -27,7 +27,7 @@ class ProjectorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Entries in one commit at most."""
 
     batch_bytes: int = 8 * 1024 * 1024
-    """Bytes of entries in one commit, unless a single one is larger; a read brings about so many for all partitions."""
+    """Bytes of entries in one read, and in one commit, unless a single entry is larger."""
 
     block_ms: int = 1_000
     """Milliseconds that a read waits for news before it looks again at which partitions are its own."""
@@ -66,12 +66,7 @@ class Projector:
         self._config = config or ProjectorConfig()
         self._name = token_hex(8)
         self._sharing = Sharing(store.client, store.meta, self._name, lease_ms=self._config.lease_ms)
-        self._reader = EventReader(
-            store.blocking,
-            store.meta,
-            most_entries=self._config.batch_entries,
-            most_bytes=self._config.batch_bytes,
-        )
+        self._reader = EventReader(store, most_entries=self._config.batch_entries, most_bytes=self._config.batch_bytes)
         self._partitions = [
             PartitionProjector(store, partition, heads=self._config.heads) for partition in range(store.meta.partitions)
         ]
@@ -145,7 +140,9 @@ class Projector:
             soonest = min(self._paused_until[partition] for partition in self._owned - set(owned))
             wait_ms = min(wait_ms, max(1, round((soonest - now) * 1000)))
         found = await self._reader.read(places, wait_ms)
-        counts = await asyncio.gather(*(self._project(partition, rows) for partition, rows in found.items()))
+        for partition, reason in found.unreadable.items():
+            self._pause(partition, StoreUnavailable(f"the log of partition {partition} cannot be read: {reason}"))
+        counts = await asyncio.gather(*(self._project(partition, rows) for partition, rows in found.rows.items()))
         self.entries_folded += sum(counts)
         return sum(counts)
 

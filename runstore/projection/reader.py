@@ -1,61 +1,113 @@
-"""Read events behind the cursors of several partitions in one blocking read, so much at once as memory bears."""
+"""Read events behind the cursors of several partitions, so much at once as memory bears, and wait for the next."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from runstore.adapters.connection import MAX_BLOCK_MS, StoreClient
+from runstore.adapters.connection import MAX_BLOCK_MS, Script
 from runstore.adapters.feed import stream_replies
 from runstore.adapters.log import parse_entry_id
-from runstore.adapters.meta import Meta
+from runstore.adapters.store import RedisStore
 from runstore.core.event import EntryId
 
 Row = tuple[EntryId, Mapping[bytes, bytes]]
-_SMALLEST: Final = 1
-_FIRST: Final = 32
+_BATCHES_A_READ: Final = 4
+_READ: Final = Script("""
+local most, left, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local all, total = {}, 0
+for i, key in ipairs(KEYS) do
+  local rows, after = {}, ARGV[3 + i]
+  while #rows < most and left > 0 and bytes > 0 do
+    local reply = redis.pcall('XRANGE', key, '(' .. after, '+', 'COUNT', 1)
+    if reply.err then
+      rows = reply.err
+      break
+    end
+    local row = reply[1]
+    if not row then break end
+    for _, part in ipairs(row[2]) do bytes = bytes - #part end
+    if bytes < 0 and total > 0 then break end
+    rows[#rows + 1], after = row, row[1]
+    left, total = left - 1, total + 1
+  end
+  all[i] = rows
+end
+return all
+""")
+
+
+class Found(NamedTuple):
+    """What a read brought: rows of partitions, and partitions that cannot be read, with the reason."""
+
+    rows: dict[int, list[Row]]
+    unreadable: dict[int, str]
 
 
 class EventReader:
-    """Read the logs. How many entries a read may bring follows from how large the last ones were.
+    """Read the logs.
 
-    Units: `most_bytes` is what one read should not exceed by much; entries may carry outputs of many MiB.
+    How large an entry is shows only when it is read, and one may carry an output of 64 MiB. So entries are counted by a
+    script, one by one, until it is enough; the read that waits takes one entry of a partition only.
+
+    Units: `most_bytes` is what one read does not exceed, unless a single entry does.
     """
 
-    def __init__(self, client: StoreClient, meta: Meta, *, most_entries: int, most_bytes: int) -> None:
-        self._client = client
-        self._meta = meta
+    def __init__(self, store: RedisStore, *, most_entries: int, most_bytes: int) -> None:
+        self._client = store.client
+        self._blocking = store.blocking
+        self._keys = store.meta.keys
         self._most_entries = most_entries
         self._most_bytes = most_bytes
-        self._count = min(_FIRST, most_entries)
-        self._partition_of = {keys.events: keys.partition for keys in meta.keys}
+        self._reads = 0
+        self._partition_of = {keys.events: keys.partition for keys in store.meta.keys}
 
-    async def read(self, after: Mapping[int, EntryId], block_ms: int) -> dict[int, list[Row]]:
+    async def read(self, after: Mapping[int, EntryId], block_ms: int) -> Found:
         """Read entries after the places, by partition, waiting so long for one. Raises: StoreUnavailable."""
-        if not after:
+        found = await self._take(after) if after else Found({}, {})
+        if found.rows or block_ms <= 0:
+            return found
+        waits_for = [partition for partition in after if partition not in found.unreadable]
+        if not waits_for:
             await asyncio.sleep(block_ms / 1000)
-            return {}
-        block = ("BLOCK", min(block_ms, MAX_BLOCK_MS)) if block_ms > 0 else ()
-        reply = await self._client.execute_command(
+            return found
+        reply = await self._blocking.execute_command(
             "XREAD",
-            *("COUNT", self._count),
-            *block,
+            *("COUNT", 1, "BLOCK", min(block_ms, MAX_BLOCK_MS)),
             "STREAMS",
-            *(self._meta.keys[partition].events for partition in after),
-            *(str(entry) for entry in after.values()),
+            *(self._keys[partition].events for partition in waits_for),
+            *(str(after[partition]) for partition in waits_for),
         )
-        found: dict[int, list[Row]] = {
-            self._partition_of[key]: [(parse_entry_id(entry_id), fields) for entry_id, fields in rows]
-            for key, rows in stream_replies(reply)
-        }
-        self._adapt(found)
+        found.rows.update({self._partition_of[key]: _rows(rows) for key, rows in stream_replies(reply)})
         return found
 
-    def _adapt(self, found: Mapping[int, list[Row]]) -> None:
-        size = sum(row_bytes(row) for rows in found.values() for row in rows)
-        if size > self._most_bytes:
-            self._count = max(_SMALLEST, self._count * self._most_bytes // size)
-        elif size * 4 < self._most_bytes:
-            self._count = min(self._most_entries, self._count * 2)
+    async def _take(self, after: Mapping[int, EntryId]) -> Found:
+        # each partition is the first one in its turn, so that a large one leaves none of the others with nothing
+        self._reads += 1
+        begin = self._reads % len(after)
+        order = [*list(after)[begin:], *list(after)[:begin]]
+        replies = await _READ.run(
+            self._client,
+            [self._keys[partition].events for partition in order],
+            [
+                *(self._most_entries, self._most_entries * _BATCHES_A_READ, self._most_bytes),
+                *(str(after[partition]) for partition in order),
+            ],
+        )
+        found = Found({}, {})
+        for partition, reply in zip(order, replies, strict=True):
+            if isinstance(reply, bytes):
+                found.unreadable[partition] = reply.decode(errors="replace")
+            elif reply:
+                found.rows[partition] = _rows([(entry_id, _pairs(fields)) for entry_id, fields in reply])
+        return found
+
+
+def _rows(rows: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Row]:
+    return [(parse_entry_id(entry_id), fields) for entry_id, fields in rows]
+
+
+def _pairs(flat: Sequence[Any]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def row_bytes(row: Row) -> int:

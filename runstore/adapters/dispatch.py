@@ -18,6 +18,7 @@ import msgspec
 
 from runstore.adapters.connection import MAX_BLOCK_MS, Script
 from runstore.adapters.feed import stream_replies
+from runstore.adapters.log import parse_entry_id
 from runstore.core.ids import RunId, from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[7])), id)
 redis.call('ZADD', KEYS[4], text(now + tonumber(ARGV[8])), id)
 redis.call('ZREM', KEYS[3], id)
 redis.call('ZREM', KEYS[1], id)
-return {id, attempt, redis.call('GET', ARGV[2] .. id) or ''}
+local rest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return {id, attempt, redis.call('GET', ARGV[2] .. id) or '', rest[2] or ''}
 """
 )
 _BEGIN: Final = Script(
@@ -130,18 +132,26 @@ class Released(StrEnum):
 
 
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed run as it was stored. `request` is its JSON, empty where it is gone."""
+    """A claimed run as it was stored. `request` is its JSON, empty where it is gone.
+
+    `next_ms` is when the run was created that is now the first of the queue (None: the queue is empty).
+    """
 
     run_id: RunId
     attempt: int
     token: str
     request: bytes
+    next_ms: int | None
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
-    """A wake-up: a run was offered (`project` says of which project), or something about a run is to be looked at."""
+    """A wake-up: a run was offered (`project` says of which project), or something about a run is to be looked at.
+
+    Units: `at_ms` is the store's time when it was told.
+    """
 
     partition: int
+    at_ms: int
     run_id: RunId
     project: str | None
 
@@ -175,8 +185,14 @@ class RedisDispatch:
         args += [worker, project, attempts, lease_ms, deadline_ms]
         while row := await _CLAIM.run(self._client, names, args):
             if len(row) > 1:
-                run_id, attempt, request = row
-                return ClaimRow(run_id=from_bytes(run_id), attempt=int(attempt), token=token, request=request)
+                run_id, attempt, request, head = row
+                return ClaimRow(
+                    run_id=from_bytes(run_id),
+                    attempt=int(attempt),
+                    token=token,
+                    request=request,
+                    next_ms=_ms(head) if head else None,
+                )
         return None
 
     async def begin(self, run_id: RunId, token: str, *, lease_ms: int, deadline_ms: int) -> Standing:
@@ -211,14 +227,14 @@ class RedisDispatch:
         names = [keys.lease(packed), keys.leases, keys.controls]
         return bool(await _ASK_CANCEL.run(self._client, names, [packed, MOST_SIGNALS]))
 
-    async def waiting(self, projects: Sequence[str]) -> list[tuple[int, str]]:
-        """Say in which queues runs wait: partition and project."""
+    async def waiting(self, projects: Sequence[str]) -> dict[tuple[int, str], int]:
+        """Say in which queues (partition and project) runs wait, and when the first of each was created (ms)."""
         places = [(keys.partition, name) for keys in self._meta.keys for name in projects]
         pipe = self._client.pipeline(transaction=False)
         for partition, name in places:
-            pipe.execute_command("ZCARD", self._meta.keys[partition].queue(name))
-        counts = await pipe.execute() if places else []
-        return [place for place, count in zip(places, counts, strict=True) if count]
+            pipe.execute_command("ZRANGE", self._meta.keys[partition].queue(name), 0, 0, "WITHSCORES")
+        heads = await pipe.execute() if places else []
+        return {place: _head_ms(head) for place, head in zip(places, heads, strict=True) if head}
 
     async def ends(self) -> dict[bytes, Place]:
         """Return the ends of all streams of signals, to listen from."""
@@ -244,13 +260,23 @@ class RedisDispatch:
         for key, rows in stream_replies(reply):
             place = places[key]
             places[key] = place._replace(after=rows[-1][0])
-            signals += [signal for _, fields in rows if (signal := _signal(place, fields)) is not None]
+            signals += [signal for entry, fields in rows if (signal := _signal(place, entry, fields)) is not None]
         return signals
 
 
-def _signal(place: Place, fields: Mapping[bytes, Any]) -> Signal | None:
+def _head_ms(head: Sequence[Any]) -> int:
+    """Read the score of the one member of a range, in either shape that clients give it."""
+    return _ms(head[0][1] if isinstance(head[0], list | tuple) else head[1])
+
+
+def _ms(score: bytes | float) -> int:
+    return int(float(score))
+
+
+def _signal(place: Place, entry: bytes, fields: Mapping[bytes, Any]) -> Signal | None:
     packed = fields.get(b"id", b"")
     if len(packed) != PACKED_BYTES:
         return None
     project = fields.get(b"project", b"").decode("utf-8", "replace") if place.is_offers else None
-    return Signal(partition=place.partition, run_id=from_bytes(packed), project=project)
+    at_ms = parse_entry_id(entry).ms
+    return Signal(partition=place.partition, at_ms=at_ms, run_id=from_bytes(packed), project=project)

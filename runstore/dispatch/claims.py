@@ -1,4 +1,4 @@
-"""Wait for runs without polling, claim them in turns of projects and partitions, and hold them."""
+"""Wait for runs without polling, claim them in turns of projects and each project's oldest first, and hold them."""
 
 import asyncio
 import itertools
@@ -34,8 +34,8 @@ class Dispatch:
         self._store = store
         self._redis = RedisDispatch(store)
         self._projects: dict[str, ServedProject] = {}
-        self._queues: dict[Queue, None] = {}
-        self._taken: dict[Queue | str, int] = {}
+        self._queues: dict[Queue, int] = {}
+        self._taken: dict[str, int] = {}
         self._turn = itertools.count(1)
         self._look_at: float = 0.0
         self._offered = asyncio.Event()
@@ -74,7 +74,9 @@ class Dispatch:
         await self._store.served.register(self._projects)
 
     async def claim(self) -> Claim:
-        """Wait for a run and take it; projects and partitions take turns. Call it only when there is room for a run.
+        """Wait for a run and take it; projects take turns, and a project's oldest run is first.
+
+        Needs: room for a run.
 
         A Redis that is away is waited for. A run that was taken while this was cancelled goes back.
         """
@@ -157,29 +159,30 @@ class Dispatch:
         clock = asyncio.get_running_loop().time
         if clock() >= self._look_at:
             self._look_at = clock() + self.config.recheck_s
-            self._queues.update(dict.fromkeys(await self._waiting()))
+            self._queues.update(await self._waiting())
         while self._queues:
-            queue = min(self._queues, key=lambda each: (self._taken.get(each[1], 0), self._taken.get(each, 0)))
-            del self._queues[queue]
+            queue = min(self._queues, key=lambda each: (self._taken.get(each[1], 0), self._queues[each]))
+            head_ms = self._queues.pop(queue)
             if queue[1] not in self._projects:
                 continue
-            row = await self._claim_surely(queue)
+            row = await self._claim_surely(queue, head_ms)
             if row is None:
                 continue
-            self._queues[queue] = None
-            self._taken[queue] = self._taken[queue[1]] = next(self._turn)
+            if row.next_ms is not None:
+                self._queues[queue] = row.next_ms
+            self._taken[queue[1]] = next(self._turn)
             if claim := await self._claim_of(row, self._projects[queue[1]]):
                 return claim
         return None
 
-    async def _waiting(self) -> list[Queue]:
+    async def _waiting(self) -> dict[Queue, int]:
         try:
             return await self._redis.waiting(list(self._projects))
         except BaseException:
             self._look_at = 0.0
             raise
 
-    async def _claim_surely(self, queue: Queue) -> ClaimRow | None:
+    async def _claim_surely(self, queue: Queue, head_ms: int) -> ClaimRow | None:
         """Claim, and where the caller is cancelled meanwhile let no run be held by nobody."""
         task = asyncio.ensure_future(self._claim_once(queue))
         try:
@@ -191,7 +194,7 @@ class Dispatch:
                     await self._redis.release(row.run_id, row.token, queue[1])
             raise
         except StoreUnavailable:
-            self._queues[queue] = None
+            self._queues[queue] = head_ms
             raise
 
     async def _claim_once(self, queue: Queue) -> ClaimRow | None:
@@ -265,7 +268,7 @@ class Dispatch:
             if news := self._news.get(signal.run_id):
                 news.set()
         elif signal.project in self._projects:
-            self._queues[signal.partition, signal.project] = None
+            self._queues.setdefault((signal.partition, signal.project), signal.at_ms)
             self._offered.set()
 
     async def _register_forever(self) -> None:

@@ -148,7 +148,7 @@ async def test_a_silent_worker_that_was_asked_to_cancel_leaves_a_cancelled_run(
     await projector.drain()
 
     assert (await get(store, run_id)).status is Status.CANCELLED
-    assert await dispatch.waiting(["forecasts"]) == []
+    assert not await dispatch.waiting(["forecasts"])
 
 
 @BOTH
@@ -158,7 +158,7 @@ async def test_a_run_that_nobody_takes_times_out(store, projector, dispatch, rea
 
     await take_turns(reaper, lambda: reaper.ended == 1)
 
-    assert await dispatch.waiting(["forecasts"]) == [(partition_of(patient, 16), "forecasts")]
+    assert list(await dispatch.waiting(["forecasts"])) == [(partition_of(patient, 16), "forecasts")]
     await projector.drain()
     run = await get(store, run_id)
     assert (run.status, run.error_message) == (Status.TIMED_OUT, "no worker took the run within 0.05 s")

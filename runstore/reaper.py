@@ -1,7 +1,7 @@
 """The reaper: ends or retries runs whose worker is silent, and ends those that are past their time, by events.
 
 It decides here, by what it saw; the deed is one script that looks again. After an outage or a jump of the store's clock
-it does nothing for the length of a lease, so that every worker that lives can say so.
+it leaves what workers hold alone for the length of a lease, so that every worker that lives can say so.
 """
 
 import asyncio
@@ -86,21 +86,23 @@ class Reaper:
 
         Raises: StoreUnavailable.
         """
-        if await self._wait_out():
-            return 0
+        workers_may_speak = await self._wait_out()
         now_ms, _ = self._seen or (0, 0.0)
         sight = await self._redis.look(now_ms)
         done = 0
+        # a run in a queue is held by nobody whose word could be waited for
+        for due in sight.queue_deadlines:
+            done += await self._surely(due, self._reap_wait(due))
+        if workers_may_speak:
+            return done
         for due in sight.leases:
             done += await self._surely(due, self._reap_lease(due, sight.now_ms))
         for due in sight.deadlines:
             done += await self._surely(due, self._reap_deadline(due))
-        for due in sight.queue_deadlines:
-            done += await self._surely(due, self._reap_wait(due))
         return done
 
     async def _wait_out(self) -> bool:
-        """Read the clocks, and say whether nothing may be ended yet."""
+        """Read the clocks, and say whether nothing that a worker may hold is to be ended yet."""
         now_ms, at = await self._redis.now_ms(), monotonic()
         lease_ms = self._config.lease_ms
         seen_ms, seen_at = self._seen or (now_ms, float("-inf"))

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from runstore.adapters.connection import Script, StoreClient
-from runstore.adapters.durability import Safety
+from runstore.adapters.durability import Durability, Safety
 from runstore.adapters.meta import Meta
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
@@ -47,8 +47,12 @@ class RedisLog:
         Raises: StoreUnavailable; the event may then be in the log all the same, and a repeat does no harm.
         """
         stamp = () if may_write is None else ("may_write", msgspec.json.encode(sorted(may_write)))
+        command = "XADD", self._meta.keys_of(run_id).events, "*", "event", event, *stamp
+        if self._safety.durability is Durability.ACKNOWLEDGED:
+            # there is nothing to wait for on the same connection, and a pipeline costs more than the command
+            return parse_entry_id(await self._client.execute_command(*command))
         pipe = self._client.pipeline(transaction=False)
-        pipe.execute_command("XADD", self._meta.keys_of(run_id).events, "*", "event", event, *stamp)
+        pipe.execute_command(*command)
         self._safety.add_wait(pipe)
         replies = await pipe.execute()
         self._safety.check_wait(replies)

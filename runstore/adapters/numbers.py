@@ -70,7 +70,7 @@ async def reserve(
     try:
         numbers = await _RESERVE.run(client, [numbers_key(project_name)], args + [to_bytes(r) for r in run_ids])
     except StoreUnavailable as error:
-        if "WRONGTYPE" in str(error.__cause__) or "not an integer" in str(error.__cause__):
+        if any(word in str(error.__cause__) for word in ("WRONGTYPE", "not an integer", "overflow")):
             raise Uncountable(f"the run numbers of {project_name} cannot be read") from error
         raise
     return [int(number) for number in numbers] if numbers else None

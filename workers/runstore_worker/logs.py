@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from runstore import StoreUnavailable
+from runstore_worker.complete import complete
 
 PIECE_BYTES = 16 * 1024
 Append = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
@@ -46,7 +47,7 @@ class LogSender:
         """Send until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.flush()
+            await complete(self.flush())  # what it has taken is nowhere else
 
     async def flush(self) -> None:
         """Send what there is; while the store is away it is kept, within the bound."""

@@ -1,8 +1,8 @@
 """A run as a hash: short field names and short values, so that Redis keeps it in its compact form.
 
-Fields: `s` status, `p` project, `b` created_ms, `r` recorded_ms, `v` the number of the commit that wrote it, `g` its page
-in the listing, and where set `n` run_number, `c` commit (20 raw bytes) or `C` (text), `a` started_us, `z` finished_us,
-`x` error_message, `k` attempt, `o` output, `l` late output, `T` tags, `f` progress, `t` traceparent,
+Fields: `s` status, `p` project, `b` created_ms, `r` recorded_ms, `v` the number of the commit that wrote it, `g` its
+page in the listing, and where set `n` run_number, `c` commit (20 raw bytes) or `C` (text), `a` started_us, `z`
+finished_us, `x` error_message, `k` attempt, `o` output, `l` late output, `T` tags, `f` progress, `t` traceparent,
 `q` fingerprint, `e` events kept, `i` events ignored. History items are the fields `0`, `1`, `2` … in order.
 """
 

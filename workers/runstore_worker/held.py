@@ -97,6 +97,10 @@ class Held:
             case _:
                 return None
 
+    async def gone(self) -> None:
+        """Wait for the shim's own end, after which nothing of the run is left."""
+        await self.report.read()
+
     async def clear(self) -> None:
         """Kill all that is left of the run and return when it is gone; may be called twice."""
         if self._control < 0:
@@ -106,7 +110,7 @@ class Held:
         self._thaw()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STUCK_S if self._transports else 0):
-                await self.report.read()
+                await self.gone()
         left = await asyncio.to_thread(sweep.sweep, self._mark, self._shim.pid)
         if left:
             log.warning("processes_left", extra={"mark": self._mark, "processes": left})

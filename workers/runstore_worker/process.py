@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -102,10 +103,12 @@ async def _outcome(held: Held, command: Command, cancel: asyncio.Event) -> Outco
         if ended.done():
             return _by_itself(command, ended.result())
         held.terminate()
-        await asyncio.wait({ended}, timeout=command.grace_s + LATE_S)
-        report = ended.result() if ended.done() else None
-        if isinstance(report, Report) and not report.told:  # it ended in the moment before
-            return _by_itself(command, report)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(command.grace_s + LATE_S):
+                report = await asyncio.shield(ended)
+                if isinstance(report, Report) and not report.told:  # it ended in the moment before
+                    return _by_itself(command, report)
+                await held.gone()  # the grace is for all of the group, not for its leader alone
         return Cancelled() if asked.done() else TimedOut()
     finally:
         ended.cancel()

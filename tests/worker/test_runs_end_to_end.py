@@ -256,8 +256,9 @@ async def test_the_logs_can_be_followed_while_the_run_goes_on(site: Site) -> Non
     async with asyncio.timeout(10):
         while not (chunks := await site.store.logs.read_logs(run_id, "0", 500)):
             pass
+    run = await site.until(run_id, lambda run: run.status is not Status.PENDING)
 
-    assert (await site.get(run_id)).status is Status.RUNNING
+    assert run.status is Status.RUNNING
     assert chunks[0].data == b"begun\n"
 
 

@@ -70,6 +70,10 @@ class Background:
             future.cancel()
             raise
 
+    def submit(self, work: Coroutine[Any, Any, _T]) -> "Future[_T]":
+        """Begin a coroutine, and return its future at once; coroutines begin in the order in which they came."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
     def stop(self) -> None:
         """End the thread, and whatever it still does, within seconds; may be called twice."""
         with self._lock:

@@ -17,7 +17,7 @@ from runstore.publish.asynchronous import AsyncPublisher, PublishedEvent
 from runstore.publish.config import PublisherConfig
 from runstore.publish.event import Told
 from runstore.publish.track import Story, TrackOptions, enter, keep_returned, leave
-from runstore.publish.tracked import TrackedRun
+from runstore.publish.tracked import TrackedRun, ending_of
 
 _LOG = logging.getLogger("runstore.publish")
 _P = ParamSpec("_P")
@@ -71,6 +71,10 @@ class Publisher:
             traceparent=traceparent,
         )
         return Track(self, options)
+
+    def project_of(self, project: str | None) -> str:
+        """Return the project of a run: see `AsyncPublisher.project_of`."""
+        return self._publisher.project_of(project)
 
     def close(self) -> None:
         """Wait for what is under way, for a bounded time, and close all connections. May be called twice."""
@@ -130,7 +134,7 @@ class Track:
         assert self._background is not None
         leave(self._token)
         try:
-            self._background.run(self._story.finish(error))
+            self._background.run(self._story.finish(ending_of(error)))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
             _LOG.exception("end_not_published", extra={"run_id": self._story.run.run_id})
 

@@ -30,3 +30,17 @@ class PublisherConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch_s: float = 10.0
     """How long a partition's epoch, which cursors carry, is taken to hold. Seconds."""
+
+    lease_s: float = 60.0
+    """How long a tracked run is held for after the last heartbeat of its process; then it ends as `failed`, "worker
+    lost". Seconds."""
+
+    heartbeat_s: float = 5.0
+    """How often the lease of a tracked run is renewed, but three times a lease at least. Seconds."""
+
+    spool_dir: str | None = None
+    """The folder that keeps events while the store is away. None: `runstore/spool` in XDG_STATE_HOME, else in
+    `~/.local/state`; RUNSTORE_SPOOL_DIR names another."""
+
+    spool_bytes: int = 256 * 1024 * 1024
+    """How much one process keeps there at most; 0 keeps nothing. Bytes."""

@@ -18,7 +18,7 @@ from runstore.core.event import Event
 from runstore.core.ids import parse_run_id
 from runstore.core.status import Status
 from runstore.publish.event import Told, make_event
-from runstore.publish.tracked import TrackedRun, output_of, reason_of, status_of
+from runstore.publish.tracked import Ending, TrackedRun, ending_of, output_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -68,7 +68,7 @@ class Story:
 
     def __init__(self, sender: Sender, options: TrackOptions) -> None:
         run_id = parse_run_id(options.run_id) if options.run_id is not None else str(uuid4())
-        self.run = TrackedRun(run_id, options.project_name, self._notify)
+        self.run = TrackedRun(run_id, options.project_name, self._notify, traceparent=options.traceparent)
         self._sender = sender
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,33 +83,40 @@ class Story:
         self._loop = asyncio.get_running_loop()
         await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told()))
 
-    async def finish(self, error: BaseException | None) -> None:
+    async def pause(self, why: str) -> None:
+        """Tell that an attempt is over and another will come; nobody holds the run until then."""
+        await self._stop_progress()
+        await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told(progress={"message": why})))
+
+    async def finish(self, ending: Ending) -> None:
         """Publish how it ended. Never raises, but for a cancellation, which does not stop the publishing."""
-        task = asyncio.get_running_loop().create_task(self._finish(error))
+        task = asyncio.get_running_loop().create_task(self._finish(ending))
         self._sender.keep(task)
         await asyncio.shield(task)
 
-    async def _finish(self, error: BaseException | None) -> None:
+    async def _finish(self, ending: Ending) -> None:
+        await self._stop_progress()
+        try:
+            await self._send(self._end(ending))
+        except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
+            _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
+
+    async def _stop_progress(self) -> None:
         self._next = None
         if self._pump is not None:
             # A progress that came after the end would only be counted as ignored; it is not worth a long wait.
             await asyncio.wait({self._pump}, timeout=_PROGRESS_S)
             self._pump.cancel()
-        try:
-            await self._send(self._end(error))
-        except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
-            _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
 
-    def _end(self, error: BaseException | None) -> Event:
-        status = status_of(error)
-        reason = reason_of(error) if error is not None and status is not Status.SUCCESS else None
+    def _end(self, ending: Ending) -> Event:
+        run_id, status, reason = self.run.run_id, ending.status, ending.reason
         try:
-            output = output_of(self.run, error)
-            return make_event(self.run.run_id, status, self._options.told(error_message=reason, output=output))
+            told = self._options.told(error_message=reason, output=output_of(self.run, ending))
+            return make_event(run_id, status, told)
         except RunstoreError as trouble:
-            _LOG.error("output_left_out", extra={"run_id": self.run.run_id, "reason": trouble.detail[:200]})
+            _LOG.error("output_left_out", extra={"run_id": run_id, "reason": trouble.detail[:200]})
             lean = {"stderr": f"runstore: the output was left out: {trouble.detail}\n"}
-            return make_event(self.run.run_id, status, self._options.told(error_message=reason, output=lean))
+            return make_event(run_id, status, self._options.told(error_message=reason, output=lean))
 
     async def _send(self, event: Event) -> None:
         try:
@@ -166,7 +173,7 @@ class AsyncTrack:
     ) -> None:
         assert self._story is not None
         leave(self._token)
-        await self._story.finish(error)
+        await self._story.finish(ending_of(error))
 
     def __call__(self, work: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
         """Decorate an `async def`, so that each call is a run.

@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from runstore.core.errors import RunstoreError
 from runstore.core.event import MAX_JSON_DEPTH
 from runstore.core.status import Status
@@ -24,12 +26,13 @@ class TrackedRun:
     """The run of some tracked work. What is put here is published with its end.
 
     `outputs` may hold whatever can be written as JSON; a value that cannot is replaced by its repr, with a note in
-    `stderr`. `exit_code` is for work that has one.
+    `stderr`. `exit_code` is for work that has one. `traceparent` is the trace that the run belongs to, if one was told.
     """
 
-    def __init__(self, run_id: str, project_name: str, notify: Notify) -> None:
+    def __init__(self, run_id: str, project_name: str, notify: Notify, *, traceparent: str | None = None) -> None:
         self.run_id = run_id
         self.project_name = project_name
+        self.traceparent = traceparent
         self.outputs: Any = {}
         self.stdout = ""
         self.stderr = ""
@@ -69,17 +72,35 @@ def reason_of(error: BaseException) -> str:
     return f"{name}: {said}"[:_MAX_REASON] if said else name
 
 
-def output_of(run: TrackedRun, error: BaseException | None) -> dict[str, Any]:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How some work ended."""
+
+    status: Status
+    """One of the terminal ones."""
+    reason: str | None = None
+    """One line for `error_message`."""
+    stderr: str = ""
+    """What goes behind the run's own stderr: a traceback."""
+    exit_code: int | None = None
+    """For work that has one and did not tell it itself."""
+
+
+def ending_of(error: BaseException | None) -> Ending:
+    """Say how work ended that raised this (None: nothing)."""
+    status = status_of(error)
+    exit_code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else None
+    if error is None or status is Status.SUCCESS:
+        return Ending(status=status, exit_code=exit_code)
+    stderr = clean("".join(traceback.format_exception(error)))
+    return Ending(status=status, reason=reason_of(error), stderr=stderr, exit_code=exit_code)
+
+
+def output_of(run: TrackedRun, ending: Ending) -> dict[str, Any]:
     """Return what the run leaves behind: all that was put there, made fit to be written, and the traceback."""
     outputs, notes = writable(run.outputs)
-    parts = [clean(str(run.stderr))]
-    if status_of(error) is not Status.SUCCESS and error is not None:
-        parts.append(clean("".join(traceback.format_exception(error))))
-    exit_code = run.exit_code
-    if exit_code is None and isinstance(error, SystemExit) and isinstance(error.code, int):
-        exit_code = error.code
+    parts = [clean(str(run.stderr)), clean(ending.stderr)]
     return {
-        "exit_code": exit_code,
+        "exit_code": run.exit_code if run.exit_code is not None else ending.exit_code,
         "stdout": clean(str(run.stdout)),
         "stderr": _joined([*parts, *(f"runstore: {note}\n" for note in notes)]),
         "outputs": outputs,

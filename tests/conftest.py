@@ -43,6 +43,14 @@ def emptied(url: str) -> str:
     return url
 
 
+@pytest.fixture(autouse=True)
+def spool_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that publishers of this test, and of the processes it starts, keep events in."""
+    folder = tmp_path / "spool"
+    monkeypatch.setenv("RUNSTORE_SPOOL_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture
 def redis_url(real_server: str) -> str:
     """The URL of a real server that holds nothing."""

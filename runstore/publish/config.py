@@ -8,9 +8,13 @@ import msgspec
 class PublisherConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a publisher, each with a default that suits most."""
 
+    patience_s: float = 2.0
+    """How long the store may take to acknowledge an event before it counts as away and the event goes into the spool;
+    a server that refuses the connection is away at once. A large output gets a second more for each 4 MiB. Seconds."""
+
     timeout_s: float = 10.0
-    """How long one event may take to be acknowledged, attempts included, before StoreUnavailable is raised; an event
-    with a large output gets a second more for each 4 MiB. Seconds."""
+    """How long an event may wait for the store where the spool cannot keep it, before StoreUnavailable is raised, and
+    how long `close` waits for what is on its way. Seconds."""
 
     backoff_s: float = 0.05
     """The first pause before another attempt; it doubles with each, and the real one is drawn between 0 and it.
@@ -37,6 +41,15 @@ class PublisherConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     heartbeat_s: float = 5.0
     """How often the lease of a tracked run is renewed, but three times a lease at least. Seconds."""
+
+    batch_events: int = 256
+    """Events sent at once at most."""
+
+    batch_bytes: int = 8 * 1024 * 1024
+    """Outputs sent at once at most, unless a single one is larger. Bytes."""
+
+    queue_bytes: int = 16 * 1024 * 1024
+    """How much may wait in memory to be sent before `publish` waits for room. Bytes."""
 
     spool_dir: str | None = None
     """The folder that keeps events while the store is away. None: `runstore/spool` in XDG_STATE_HOME, else in

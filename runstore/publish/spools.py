@@ -1,0 +1,100 @@
+"""Where spools lie, what waits in them, and those whose processes have ended.
+
+Each store has a folder of its own, named by its address without the credentials, so that what was kept for one is never
+sent to another, and a changed password keeps nothing from being sent.
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from runstore.publish.config import PublisherConfig
+from runstore.publish.spool import SUFFIX, Spool, head_of
+from runstore.wire.spool import read_records
+
+_LOG: Final = logging.getLogger("runstore.publish")
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits in one spool file. `held` says whether a living process has it."""
+
+    path: str
+    label: str
+    events: int
+    bytes: int
+    held: bool
+
+
+def spool_root(config: PublisherConfig) -> Path:
+    """Return the folder that holds the spools for every store."""
+    told = config.spool_dir or os.environ.get("RUNSTORE_SPOOL_DIR")
+    if told:
+        return Path(told).expanduser()
+    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(state) / "runstore" / "spool"
+
+
+def spool_for(redis_url: str, config: PublisherConfig) -> Spool:
+    """Make this process's spool for a store; nothing is written yet."""
+    label = _label(redis_url)
+    folder = spool_root(config) / sha256(label.encode()).hexdigest()[:16]
+    return Spool(folder, label, config.spool_bytes)
+
+
+def waiting(folder: Path) -> Iterator[Waiting]:
+    """Say what waits in a folder and those beneath it; nothing is changed."""
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        with suppress(OSError), open(path, "rb") as file:
+            head = head_of(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+            if head is None or size <= head.delivered:
+                continue
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                sizes = [len(span.event) for span in read_records(data, head.delivered)]
+            if sizes:
+                held = _is_held(file.fileno())
+                yield Waiting(path=str(path), label=head.label, events=len(sizes), bytes=sum(sizes), held=held)
+
+
+def abandoned(folder: Path) -> Iterator[Spool]:
+    """Take over, one by one, the files in a folder whose processes have ended."""
+    try:
+        paths = sorted(folder.glob(f"*{SUFFIX}"))
+    except OSError:
+        return
+    for path in paths:
+        try:
+            spool = Spool.adopt(path)
+        except OSError as error:
+            _LOG.error("spool_not_adopted", extra={"path": str(path), "reason": error.strerror})
+            continue
+        if spool is not None:
+            yield spool
+
+
+def _is_held(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _label(redis_url: str) -> str:
+    """Name a store by its address, without user, password and options."""
+    parts = urlsplit(redis_url)
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    database = parts.path.strip("/") or "0"
+    with suppress(ValueError):
+        return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}/{database}"
+    return f"{parts.scheme}://{parts.hostname or 'localhost'}"

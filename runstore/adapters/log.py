@@ -1,5 +1,6 @@
 """The event streams, and each partition's epoch."""
 
+from collections.abc import Sequence
 from secrets import token_bytes
 from typing import Final
 
@@ -26,6 +27,12 @@ def parse_entry_id(text: bytes) -> EntryId:
     """Read a stream id."""
     ms, _, seq = text.partition(b"-")
     return EntryId(int(ms), int(seq or 0))
+
+
+def _entry_or_refusal(reply: bytes | Exception) -> EntryId | StoreUnavailable:
+    if isinstance(reply, Exception):
+        return StoreUnavailable(f"Redis did not do as asked: {str(reply)[:200]}")
+    return parse_entry_id(reply)
 
 
 class RedisLog:
@@ -57,6 +64,25 @@ class RedisLog:
         replies = await pipe.execute()
         self._safety.check_wait(replies)
         return parse_entry_id(replies[0])
+
+    async def append_many(self, events: Sequence[tuple[RunId, bytes]]) -> list[EntryId | StoreUnavailable]:
+        """Append events in one round trip, in order; an error stands for one that the server refused by itself.
+
+        Raises: StoreUnavailable where none is known to be there; any may be there all the same.
+        """
+        if len(events) == 1:
+            return [await self.append(*events[0])]
+        pipe = self._client.pipeline(transaction=False)
+        for run_id, event in events:
+            pipe.execute_command("XADD", self._meta.keys_of(run_id).events, "*", "event", event)
+        self._safety.add_wait(pipe)
+        replies = await pipe.execute(raise_on_error=False)
+        self._safety.check_wait(replies)
+        found = [_entry_or_refusal(reply) for reply in replies[: len(events)]]
+        refusals = [each for each in found if isinstance(each, StoreUnavailable)]
+        if len(refusals) == len(found):
+            raise refusals[0]
+        return found
 
     async def epoch(self, partition: int) -> bytes:
         """Return the partition's epoch, making it where the partition was never touched.

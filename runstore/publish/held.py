@@ -41,19 +41,26 @@ class HeldStore:
         self._store: RedisStore | None = None
         self._epochs: dict[int, tuple[bytes, float]] = {}
 
-    async def ready(self, run_id: RunId) -> Ready:
-        """Return the store, opening it where needed, with the epoch of the run's partition, asked for lately.
+    async def store(self) -> "RedisStore":
+        """Return the store, opening it where needed.
 
         Raises: InvalidRequest for a URL that cannot be; StoreUnavailable.
         """
-        loop = asyncio.get_running_loop()
-        home = (os.getpid(), loop)
+        home = (os.getpid(), asyncio.get_running_loop())
         if home != self._home:
             if self._store is not None:
                 _abandoned.append(self._store)
             self._home, self._lock, self._store = home, asyncio.Lock(), None
             self._epochs.clear()
-        store = self._store or await self._open()
+        return self._store or await self._open()
+
+    async def ready(self, run_id: RunId) -> Ready:
+        """Return the store with the epoch of the run's partition, asked for lately.
+
+        Raises: InvalidRequest for a URL that cannot be; StoreUnavailable.
+        """
+        loop = asyncio.get_running_loop()
+        store = await self.store()
         partition = partition_of(run_id, store.log.partitions)
         known = self._epochs.get(partition)
         if known is None or known[1] < loop.time():

@@ -261,7 +261,7 @@ async def test_progress_returns_at_once_and_the_newest_is_told(publisher: AsyncP
 async def test_a_store_that_is_away_stops_no_work_and_masks_no_error(
     blocking: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = PublisherConfig(timeout_s=0.1)
+    config = PublisherConfig(timeout_s=0.1, spool_bytes=0)
     done: list[str] = []
 
     def work_blocking() -> None:
@@ -288,8 +288,8 @@ async def test_a_store_that_is_away_stops_no_work_and_masks_no_error(
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) >= 4
 
 
-async def test_publishing_to_a_store_that_is_away_ends_within_bounds() -> None:
-    async with AsyncPublisher(NOWHERE, "forecasts", config=PublisherConfig(timeout_s=0.2)) as publisher:
+async def test_publishing_with_neither_store_nor_spool_ends_within_bounds() -> None:
+    async with AsyncPublisher(NOWHERE, "forecasts", config=PublisherConfig(timeout_s=0.2, spool_bytes=0)) as publisher:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             await publisher.publish(run_id=str(uuid4()), status="running")

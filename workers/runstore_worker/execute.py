@@ -140,7 +140,7 @@ class Execution:
         if standing is Standing.CANCEL_ASKED:
             self._ask(Asked.CANCEL)
         running = self._event(Status.RUNNING)
-        await self._unless_asked(self._surely(lambda: self._tools.publisher.send(running)))
+        await self._unless_asked(self._send(running))
         log.info("run_began", extra={"run_id": self.claim.run_id, "attempt": self.claim.attempt, "commit_sha": sha})
         keep_bytes = self._tools.config.keep_bytes
         with Tail(folder / "stdout", keep_bytes) as stdout, Tail(folder / "stderr", keep_bytes) as stderr:
@@ -252,12 +252,18 @@ class Execution:
 
     async def _publish(self, ending: Ending) -> None:
         event = self._event(ending.status, reason=ending.reason, output=ending.output)
-        await self._surely(lambda: self._tools.publisher.send(event))
+        await self._send(event)
         log.info("run_ended", extra={"run_id": self.claim.run_id, "status": ending.status.value})
         try:
             await self._tools.dispatch.finish(self.claim)
         except StoreUnavailable as error:
             log.warning("lease_not_ended", extra={"run_id": self.claim.run_id, "reason": error.detail[:200]})
+
+    async def _send(self, event: Event) -> None:
+        """Publish, and wait for the store itself: what is in the spool is told to nobody yet."""
+        published = await self._surely(lambda: self._tools.publisher.send(event))
+        if published.cursor is None:
+            await self._surely(self._tools.publisher.flush)
 
     async def _surely(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store, however long it is away, unless the worker is to stop.

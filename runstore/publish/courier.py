@@ -1,0 +1,266 @@
+"""The courier: takes events to the store in the order in which they came, many at a time, or keeps them in the spool.
+
+An event is in one of three places: in the queue, in a batch on its way, or in the spool. While anything is in the spool
+the store counts as away: what comes then goes into the spool as well, behind what is there, so that the order holds and
+nobody waits for a store that does not answer.
+
+Each `take` ends in one of three ways: acknowledged by the store, safe in the spool, or StoreUnavailable after the time
+that was given, where the spool cannot keep it.
+
+When the process dies: what was in the queue or on its way was promised to nobody; what is in the spool is found there
+by the next process (`adoption`). Where a batch was sent and its answer lost, its events are sent again, which changes
+nothing.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from runstore.core.errors import RunstoreError, StoreUnavailable
+from runstore.core.event import Event
+from runstore.publish.adoption import Adoption
+from runstore.publish.config import PublisherConfig
+from runstore.publish.delivery import BYTES_A_SECOND, Delivery
+from runstore.publish.spool import Spool, SpoolFailed
+from runstore.wire.event import encode_event
+
+ATTEMPTS: Final = 3
+"""How often a batch is sent before its events are spooled; the first time a connection may prove long dead."""
+
+_EVENT_BYTES: Final = 1024
+_LOG: Final = logging.getLogger("runstore.publish")
+
+
+class _Parcel(msgspec.Struct, kw_only=True, eq=False):
+    event: Event
+    size: int
+    until: float
+    done: "asyncio.Future[str | None]"
+
+    def settle(self, cursor: str | None) -> None:
+        if not self.done.done():
+            self.done.set_result(cursor)
+
+    def give_up(self, error: StoreUnavailable) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Courier:
+    """Takes events. Used from one event loop."""
+
+    def __init__(self, delivery: Delivery, spool: Spool, adoption: Adoption, config: PublisherConfig) -> None:
+        self._delivery = delivery
+        self._spool = spool
+        self._adoption = adoption
+        self._config = config
+        self._queue: deque[_Parcel] = deque()
+        self._queued_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._keeping = asyncio.Lock()
+        self._pump: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def take(self, event: Event) -> str | None:
+        """Take an event, and return its cursor when it is acknowledged, None when it is safe in the spool.
+
+        It goes on its way also where the caller does not wait for it any longer.
+
+        Raises: StoreUnavailable.
+        """
+        while not self._room.is_set() and not self._closed:
+            await self._room.wait()
+        if self._closed:
+            raise StoreUnavailable("the publisher was closed")
+        loop = asyncio.get_running_loop()
+        size = len(event.output or b"")
+        until = loop.time() + self._config.timeout_s + size / BYTES_A_SECOND
+        parcel = _Parcel(event=event, size=size + _EVENT_BYTES, until=until, done=loop.create_future())
+        self._queue.append(parcel)
+        self._weigh(parcel.size)
+        self.begin()
+        if self._keeper is None and not self._spool.is_empty:
+            self._keeper = loop.create_task(self._keep_what_comes())
+        return await parcel.done
+
+    def begin(self) -> None:
+        """Begin to send what there is, were it left in the spool by another loop of this process."""
+        if self._pump is None and (self._queue or not self._spool.is_empty):
+            self._pump = asyncio.get_running_loop().create_task(self._pump_all())
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until everything that was taken is acknowledged.
+
+        Raises: StoreUnavailable where it is not by then; what is in the spool is sent all the same.
+        """
+        if self._pump is not None:
+            await asyncio.wait({self._pump}, timeout=timeout_s)
+        if self._pump is not None or not self._spool.is_empty:
+            raise StoreUnavailable(f"the store did not acknowledge all events within {timeout_s:g} s")
+
+    async def close(self) -> None:
+        """Send what is left, for a bounded time, and spool the rest. May be called twice."""
+        if self._pump is not None:
+            most_s = self._config.timeout_s if self._spool.is_empty else self._config.patience_s
+            await asyncio.wait({self._pump}, timeout=most_s)
+        self._closed = True
+        self._room.set()
+        if self._keeper is not None:
+            await asyncio.wait({self._keeper})
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait({self._pump})
+        await self._adoption.stop()
+
+    async def _pump_all(self) -> None:
+        failures = 0
+        try:
+            while True:
+                try:
+                    async with self._keeping:  # whoever is keeping events is done with it, so that none overtakes them
+                        batch = self._next_batch() if self._spool.is_empty else None
+                    if batch is None:
+                        await self._delivery.send_waiting(self._spool)
+                    elif batch:
+                        await self._send(batch)
+                    else:
+                        return
+                    failures = 0
+                    self._adoption.look()
+                except Exception as error:  # noqa: BLE001 - whatever it was, the events are still here and must go
+                    failures += 1
+                    await self._put_off(error, failures)
+        except asyncio.CancelledError:
+            self._keep_now()
+            raise
+        finally:
+            self._pump = None
+
+    async def _send(self, batch: Sequence[_Parcel]) -> None:
+        try:
+            results = await self._attempt([parcel.event for parcel in batch])
+        except BaseException as error:
+            self._put_back(batch)
+            if isinstance(error, StoreUnavailable):
+                async with self._keeping:
+                    await self._keep_all()
+            raise
+        refused = []
+        for parcel, result in zip(batch, results, strict=True):
+            if isinstance(result, StoreUnavailable):
+                refused.append(parcel)
+            else:
+                parcel.settle(result)
+        if refused:
+            self._put_back(refused)
+            async with self._keeping:
+                await self._keep_all()
+
+    async def _attempt(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._config.patience_s
+        for attempt in itertools.count(1):
+            try:
+                return await self._delivery.send(events)
+            except StoreUnavailable:
+                if attempt == ATTEMPTS or clock() >= until:
+                    raise
+                await asyncio.sleep(self._config.backoff_s * attempt)
+        raise AssertionError("unreachable")
+
+    async def _keep_what_comes(self) -> None:
+        try:
+            while self._queue and not self._spool.is_empty:
+                async with self._keeping:
+                    if not self._spool.is_empty and not await self._keep_all():
+                        return
+        finally:
+            self._keeper = None
+
+    async def _keep_all(self) -> bool:
+        """Spool all that is queued; false where the spool cannot keep it. Needs: `_keeping`."""
+        parcels = self._take_all()
+        try:
+            await asyncio.to_thread(self._spool.append, [encode_event(parcel.event) for parcel in parcels])
+        except BaseException as error:
+            self._put_back(parcels)
+            if not isinstance(error, SpoolFailed):
+                raise
+            self._tell_failure(error)
+            return False
+        for parcel in parcels:
+            parcel.settle(None)
+        return True
+
+    def _keep_now(self) -> None:
+        """Spool all that is queued before the loop ends."""
+        parcels = self._take_all()
+        if not parcels:
+            return
+        try:
+            self._spool.append([encode_event(parcel.event) for parcel in parcels])
+        except SpoolFailed as error:
+            self._tell_failure(error)
+            for parcel in parcels:
+                parcel.give_up(StoreUnavailable("the publisher was closed before the store was back"))
+        else:
+            for parcel in parcels:
+                parcel.settle(None)
+
+    async def _put_off(self, error: Exception, failures: int) -> None:
+        if failures & (failures - 1) == 0:  # 1, 2, 4, 8 …
+            known = isinstance(error, RunstoreError)
+            extra = {"failures": failures, "queued": len(self._queue), "reason": str(error)[:200]}
+            _LOG.warning("publish_put_off", extra=extra, exc_info=None if known else error)
+        now = asyncio.get_running_loop().time()
+        for parcel in [parcel for parcel in self._queue if parcel.until <= now or parcel.done.done()]:
+            self._queue.remove(parcel)
+            self._weigh(-parcel.size)
+            parcel.give_up(
+                StoreUnavailable(
+                    f"no acknowledgement within {self._config.timeout_s:g} s; a repeat of the event does no harm"
+                )
+            )
+        longest = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(failures, 20))
+        await asyncio.sleep(random.uniform(longest / 4, longest))  # noqa: S311 - spreads load only
+
+    def _next_batch(self) -> list[_Parcel]:
+        batch: list[_Parcel] = []
+        size = 0
+        while self._queue and len(batch) < self._config.batch_events:
+            size += self._queue[0].size
+            if batch and size > self._config.batch_bytes:
+                break
+            batch.append(self._queue.popleft())
+            self._weigh(-batch[-1].size)
+        return batch
+
+    def _take_all(self) -> list[_Parcel]:
+        parcels = list(self._queue)
+        self._queue.clear()
+        self._weigh(-self._queued_bytes)
+        return parcels
+
+    def _put_back(self, parcels: Sequence[_Parcel]) -> None:
+        """Put parcels in front, where they were: the order holds whatever becomes of them."""
+        self._queue.extendleft(reversed(parcels))
+        self._weigh(sum(parcel.size for parcel in parcels))
+
+    def _weigh(self, more: int) -> None:
+        self._queued_bytes += more
+        if self._queued_bytes <= self._config.queue_bytes:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def _tell_failure(self, error: SpoolFailed) -> None:
+        if self._config.spool_bytes:
+            _LOG.error("spool_failed", extra={"reason": error.detail, "queued": len(self._queue)})

@@ -1,0 +1,268 @@
+"""Publishing while the store comes and goes: a real server that is stopped, frozen and started again."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from runstore import AsyncPublisher, Publisher, PublisherConfig, StoreUnavailable
+from runstore.adapters.store import RedisStore
+from runstore.core.ids import RunId
+from runstore.core.status import Status
+from runstore.engine import Engine, EngineConfig, EngineKind, start
+from runstore.engine.errors import NoServer
+from runstore.projector import Projector
+from runstore.publish.spools import waiting
+from runstore.wire.event import decode_event
+from tests.waiting import happens
+
+CONFIG = PublisherConfig(patience_s=0.5, backoff_s=0.01, max_backoff_s=0.05)
+
+
+class Site:
+    """A server of the test's own at one address, that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._config = EngineConfig(data_dir=folder, kind=EngineKind.WHEEL)
+        self._engine: Engine | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        self._engine = start(self._config)
+        assert self.url in ("", self._engine.redis_url)
+        self.url = self._engine.redis_url
+
+    def stop(self) -> None:
+        if self._engine is not None:
+            self._engine.stop()
+        self._engine = None
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._engine is not None and self._engine.pid is not None
+        os.kill(self._engine.pid, number)
+
+    async def statuses(self, run_id: str) -> list[str]:
+        """Fold the log, and return the run's history."""
+        async with RedisStore.open(self.url) as store:
+            await Projector(store).drain()
+            return [item.status.value for item in await store.runs.history(RunId(run_id))]
+
+    async def logged(self) -> list[str]:
+        """Return the ids of all events in the log, each partition's in order."""
+        async with RedisStore.open(self.url) as store:
+            rows = [row for keys in store.meta.keys for row in await store.client.xrange(keys.events)]
+            return [decode_event(fields[b"event"])[0].event_id or "" for _, fields in rows]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path / "redis")
+    try:
+        made.start()
+    except NoServer:
+        pytest.skip("no such server can be started on this machine")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def publisher(site: Site) -> AsyncIterator[AsyncPublisher]:
+    async with AsyncPublisher(site.url, "forecasts", config=CONFIG) as opened:
+        yield opened
+
+
+def events_in(folder: Path) -> int:
+    return sum(each.events for each in waiting(folder))
+
+
+async def test_an_event_is_safe_at_once_while_the_store_is_away_and_sent_when_it_is_back(
+    site: Site, publisher: AsyncPublisher, spool_dir: Path
+) -> None:
+    run_id = str(uuid4())
+    await publisher.publish(run_id, "running")
+    site.stop()
+
+    published = await publisher.publish(run_id, "success", output={"outputs": {"revenue": [1]}})
+
+    assert published.cursor is None
+    assert events_in(spool_dir) == 1
+    site.start()
+    await publisher.flush(20)
+    assert await site.statuses(run_id) == ["running", "success"]
+    assert events_in(spool_dir) == 0
+
+
+async def test_events_arrive_in_order_and_once_across_an_outage(site: Site, publisher: AsyncPublisher) -> None:
+    run_id, told = str(uuid4()), []
+
+    async def tell(count: int) -> None:
+        for attempt in range(len(told) + 1, len(told) + 1 + count):
+            event = await publisher.publish(run_id, "running", attempt=attempt)
+            told.append(event.event_id)
+
+    await tell(5)
+    site.stop()
+    await tell(20)
+    site.start()
+    await tell(20)
+    await publisher.flush(20)
+
+    assert await site.logged() == told
+
+
+async def test_nobody_waits_for_a_frozen_store(site: Site, publisher: AsyncPublisher, spool_dir: Path) -> None:
+    await publisher.publish(str(uuid4()), "running")
+    site.send(signal.SIGSTOP)
+    try:
+        await publisher.publish(str(uuid4()), "running")
+
+        began = time.monotonic()
+        await asyncio.gather(*(publisher.publish(str(uuid4()), "running") for _ in range(100)))
+        took_s = time.monotonic() - began
+    finally:
+        site.send(signal.SIGCONT)
+
+    assert took_s < 5, "each would have waited for the store"
+    await publisher.flush(20)
+    assert events_in(spool_dir) == 0
+
+
+async def test_an_acknowledgement_by_the_store_itself_can_be_asked_for(site: Site, publisher: AsyncPublisher) -> None:
+    run_id = str(uuid4())
+    published = await publisher.publish(run_id, "running", acknowledged_within_s=20)
+    assert published.cursor is not None
+    site.stop()
+
+    with pytest.raises(StoreUnavailable, match="acknowledge"):
+        await publisher.publish(run_id, "success", acknowledged_within_s=0.05)
+
+    site.start()
+    await publisher.flush(20)
+    assert await site.statuses(run_id) == ["running", "success"]
+
+
+async def test_what_a_process_left_is_sent_by_the_next_one(site: Site, spool_dir: Path) -> None:
+    run_id = str(uuid4())
+    site.stop()
+    code = f"""
+import os, runstore
+publisher = runstore.Publisher({site.url!r}, "forecasts")
+publisher.publish({run_id!r}, "success", output={{"stdout": "x" * 100_000}})
+os._exit(0)
+"""
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True, timeout=30)
+    assert events_in(spool_dir) == 1
+    site.start()
+
+    async with AsyncPublisher(site.url, "forecasts") as publisher:
+        await publisher.publish(str(uuid4()), "running")
+        await happens(lambda: events_in(spool_dir) == 0)
+
+    assert await site.statuses(run_id) == ["success"]
+
+
+def test_a_publisher_that_is_closed_while_the_store_is_away_keeps_everything(site: Site, spool_dir: Path) -> None:
+    site.stop()
+    with Publisher(site.url, "forecasts", config=CONFIG) as publisher:
+        for _ in range(3):
+            publisher.publish(str(uuid4()), "running")
+
+    assert events_in(spool_dir) == 3
+
+
+async def test_a_loop_that_ends_without_a_close_keeps_what_was_on_its_way(site: Site, spool_dir: Path) -> None:
+    site.stop()
+
+    def work() -> None:
+        async def leave() -> None:
+            publisher = AsyncPublisher(site.url, "forecasts", config=CONFIG)
+            asyncio.get_running_loop().create_task(publisher.publish(str(uuid4()), "running"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        asyncio.run(leave())
+
+    await asyncio.to_thread(work)
+
+    assert events_in(spool_dir) == 1
+
+
+async def test_a_spool_that_cannot_keep_anything_is_told_loudly_and_the_store_is_waited_for(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    config = PublisherConfig(spool_dir=str(tmp_path / "file"), patience_s=0.1, timeout_s=30, max_backoff_s=0.05)
+    run_id = str(uuid4())
+    site.stop()
+    async with AsyncPublisher(site.url, "forecasts", config=config) as publisher:
+        waits = asyncio.create_task(publisher.publish(run_id, "success"))
+        await happens(lambda: "spool_failed" in caplog.text)
+        site.start()
+
+        assert (await waits).cursor is not None
+        assert await site.statuses(run_id) == ["success"]
+
+
+async def test_a_log_that_refuses_events_keeps_none_of_another_partition(site: Site, spool_dir: Path) -> None:
+    config = PublisherConfig(patience_s=0.2, backoff_s=0.01, max_backoff_s=0.02)
+    async with RedisStore.open(site.url) as store, AsyncPublisher(site.url, "forecasts", config=config) as publisher:
+        run_ids = [str(uuid4()) for _ in range(64)]
+        poisoned = store.meta.keys_of(RunId(run_ids[0]))
+        await store.client.set(poisoned.events, "poison")
+        healthy = [run_id for run_id in run_ids if store.meta.keys_of(RunId(run_id)) is not poisoned]
+
+        await asyncio.gather(*(publisher.publish(run_id, "success") for run_id in run_ids))
+        await happens(lambda: events_in(spool_dir) == len(run_ids) - len(healthy))
+        await store.client.delete(poisoned.events)
+        await publisher.flush(20)
+
+        await Projector(store).drain()
+        found = await store.runs.get_many([RunId(run_id) for run_id in run_ids])
+        assert {record.run.status for record in found if record is not None} == {Status.SUCCESS}
+        assert None not in found
+
+
+async def test_many_at_once_go_in_few_round_trips(site: Site, publisher: AsyncPublisher) -> None:
+    await publisher.publish(str(uuid4()), "running")
+    async with RedisStore.open(site.url) as store:
+        before = (await store.client.info("stats"))["total_reads_processed"]
+
+        events = await asyncio.gather(*(publisher.publish(str(uuid4()), "running") for _ in range(500)))
+
+        after = (await store.client.info("stats"))["total_reads_processed"]
+    assert len({event.cursor for event in events}) == 500
+    assert after - before < 100
+
+
+async def test_a_caller_that_hangs_up_takes_nothing_back(site: Site, publisher: AsyncPublisher) -> None:
+    run_ids = [str(uuid4()) for _ in range(50)]
+    tasks = [asyncio.create_task(publisher.publish(run_id, "success")) for run_id in run_ids]
+    await asyncio.sleep(0)
+
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await publisher.flush(20)
+
+    async with RedisStore.open(site.url) as store:
+        await Projector(store).drain()
+        found = await store.runs.get_many([RunId(run_id) for run_id in run_ids])
+    assert [record.run.status for record in found if record] == [Status.SUCCESS] * 50
+
+
+async def test_memory_is_bounded_and_publishing_waits_for_room(site: Site) -> None:
+    config = PublisherConfig(queue_bytes=100_000, batch_bytes=50_000, inline_output_bytes=100_000)
+    async with AsyncPublisher(site.url, "forecasts", config=config) as publisher:
+        output = {"stdout": "x" * 20_000}
+
+        events = await asyncio.gather(*(publisher.publish(str(uuid4()), "success", output=output) for _ in range(100)))
+
+    assert all(event.cursor for event in events)
+    assert len(await site.logged()) == 100

@@ -2,7 +2,8 @@
 
 A lease is a score in `leases` (when it ends) and a hash: `token` (empty while nobody holds the run), `worker`,
 `project`, `attempt`, `attempts`, `claims` (how often it was claimed), `begun` (`1` once its command may have started),
-`cancel` (`1` once asked), `created` (its place in the queue), `queue_until` (its queue deadline, until it has begun).
+`cancel` (`1` once asked), `deaf` (`1` where its holder hears of no cancel), `created` (its place in the queue),
+`queue_until` (its queue deadline, until it has begun).
 A claim whose command never began counts for no attempt.
 
 Scripts write last what would lose a run, were an earlier write to fail: a run leaves the queue when it has its lease,
@@ -108,6 +109,7 @@ return redis.call('ZREM', KEYS[2], ARGV[1])
 """)
 _ASK_CANCEL: Final = Script("""
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
+if redis.call('HGET', KEYS[1], 'deaf') == '1' then return 0 end
 redis.call('HSET', KEYS[1], 'cancel', '1')
 redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[2], '*', 'id', ARGV[1], 'what', 'cancel')
 return 1
@@ -222,7 +224,7 @@ class RedisDispatch:
         await _FINISH.run(self._client, [keys.lease(packed), keys.leases], [packed, token])
 
     async def ask_cancel(self, run_id: RunId) -> bool:
-        """Ask the holder of a run to cancel it; false where nobody holds it."""
+        """Ask the holder of a run to cancel it; false where nobody holds it who would hear."""
         keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
         names = [keys.lease(packed), keys.leases, keys.controls]
         return bool(await _ASK_CANCEL.run(self._client, names, [packed, MOST_SIGNALS]))

@@ -1,13 +1,11 @@
-"""The asynchronous publisher: events into the log, each acknowledged before `publish` returns."""
+"""The asynchronous publisher: events into the log or, while the store is away, into the spool."""
 
 import asyncio
-import itertools
-import logging
 import os
-import random
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import msgspec
 
@@ -15,22 +13,28 @@ from runstore.core.errors import InvalidRequest, StoreUnavailable
 from runstore.core.event import Event
 from runstore.core.ids import RunId, check_project_name
 from runstore.core.status import Status
+from runstore.publish.adoption import Adoption
 from runstore.publish.config import PublisherConfig
+from runstore.publish.courier import Courier
+from runstore.publish.delivery import Delivery
 from runstore.publish.event import Told, make_event
 from runstore.publish.held import HeldStore
+from runstore.publish.spools import abandoned, spool_for
 from runstore.publish.track import AsyncTrack, TrackOptions
-from runstore.wire.event import encode_event
 
-_LOG = logging.getLogger("runstore.publish")
-_BYTES_A_SECOND = 4 * 1024 * 1024
+if TYPE_CHECKING:
+    from runstore.publish.leases import Leases
 
 
 class PublishedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that was acknowledged, and its place: `get_run(…, after=cursor)` never answers from before it."""
+    """An event that is safe, and its place: `get_run(…, after=cursor)` never answers from before it.
+
+    `cursor` is None where the event went into the spool, since the store was away: it is sent when that is back.
+    """
 
     run_id: RunId
     event_id: str
-    cursor: str
+    cursor: str | None = None
 
 
 class AsyncPublisher:
@@ -49,21 +53,39 @@ class AsyncPublisher:
         named = project or os.environ.get("RUNSTORE_PROJECT") or None
         self.project = check_project_name(named) if named is not None else None
         self.config = config or PublisherConfig()
+        self._url = url
         self._held = HeldStore(url, self.config)
+        self._spool = spool_for(url, self.config)
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._courier: Courier | None = None
+        self._leases: Leases | None = None
         self._under_way: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def publish(self, run_id: str, status: Status | str, **told: Unpack[Told]) -> PublishedEvent:
-        """Publish one event, and return when it is acknowledged as `config.durability` says.
+    async def publish(
+        self,
+        run_id: str,
+        status: Status | str,
+        *,
+        acknowledged_within_s: float | None = None,
+        **told: Unpack[Told],
+    ) -> PublishedEvent:
+        """Publish one event, and return when it is safe.
 
-        It is tried again while the store is away, for a bounded time: a repeat of an event changes nothing.
+        That is when the store has acknowledged it as `config.durability` says or, while the store is away, when it is
+        on this machine's disk, from where it is sent later. With `acknowledged_within_s` the disk is not enough: it
+        waits so long for the store itself.
 
-        Raises: InvalidRequest, InvalidRunId, PayloadTooLarge before anything is sent; StoreUnavailable, and then the
-        event may have been recorded all the same.
+        Raises: InvalidRequest, InvalidRunId, PayloadTooLarge before anything is sent; StoreUnavailable where neither
+        took it, or the store did not acknowledge it in the time that was given. Even then it may be recorded, or will
+        be; to publish it again does no harm.
         """
         if told.get("project_name") is None and self.project is not None:
             told["project_name"] = self.project
-        return await self.send(make_event(run_id, status, told))
+        published = await self.send(make_event(run_id, status, told))
+        if acknowledged_within_s is not None and published.cursor is None:
+            await self.flush(acknowledged_within_s)
+        return published
 
     def track(
         self,
@@ -98,25 +120,28 @@ class AsyncPublisher:
         return AsyncTrack(self, options)
 
     async def send(self, event: Event) -> PublishedEvent:
-        """Send a ready event, and return when it is acknowledged.
+        """Send a ready event, and return when it is safe. Events go in the order in which they are sent.
 
-        This is the one place where an event meets the store, and the one where StoreUnavailable leaves: a spool that
-        keeps events while the store is away belongs here.
-
-        Raises: StoreUnavailable.
+        Raises: StoreUnavailable where neither the store nor the spool took it.
         """
-        if self._closed:
-            raise StoreUnavailable("the publisher was closed")
-        size = len(event.output or b"")
-        try:
-            async with asyncio.timeout(self.config.timeout_s + size / _BYTES_A_SECOND) as limit:
-                return await self._send_until_acknowledged(event)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise StoreUnavailable(
-                f"no acknowledgement within {self.config.timeout_s:g} s; a repeat of the event does no harm"
-            ) from None
+        cursor = await self._courier_here().take(event)
+        return PublishedEvent(run_id=event.run_id, event_id=event.event_id or "", cursor=cursor)
+
+    async def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until the store has acknowledged all that was published, what is in the spool included.
+
+        Raises: StoreUnavailable where it has not within `timeout_s` (unset: `config.timeout_s`).
+        """
+        await self._courier_here().flush(self.config.timeout_s if timeout_s is None else timeout_s)
+
+    @property
+    def leases(self) -> "Leases":
+        """The leases of the runs that this process tracks."""
+        if self._leases is None or self._leases.is_foreign:
+            from runstore.publish.leases import Leases
+
+            self._leases = Leases(self._url, self.config)
+        return self._leases
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let `close` wait for a task."""
@@ -124,10 +149,15 @@ class AsyncPublisher:
         task.add_done_callback(self._under_way.discard)
 
     async def close(self) -> None:
-        """Wait for what is under way, for a bounded time, and close all connections. May be called twice."""
+        """Send what is left, for a bounded time, spool the rest, and close all connections. May be called twice."""
         if self._under_way:
             await asyncio.wait(set(self._under_way), timeout=self.config.timeout_s)
         self._closed = True
+        if self._courier is not None and self._home == (os.getpid(), asyncio.get_running_loop()):
+            await self._courier.close()
+        self._spool.close()
+        if self._leases is not None:
+            await asyncio.to_thread(self._leases.close)
         await self._held.aclose()
 
     async def __aenter__(self) -> Self:
@@ -150,21 +180,17 @@ class AsyncPublisher:
             )
         return named
 
-    async def _send_until_acknowledged(self, event: Event) -> PublishedEvent:
-        for attempt in itertools.count():
-            try:
-                ready = await self._held.ready(event.run_id)
-                if event.output is not None and len(event.output) > self.config.inline_output_bytes:
-                    ref = await ready.store.outputs.write(event.run_id, event.output)
-                    event = msgspec.structs.replace(event, output=None, output_ref=ref)
-                entry_id = await ready.store.log.append(event.run_id, encode_event(event))
-                cursor = ready.cursor(entry_id)
-                return PublishedEvent(run_id=event.run_id, event_id=event.event_id or "", cursor=cursor)
-            except StoreUnavailable as error:
-                self._held.doubt()
-                _LOG.warning(
-                    "publish_put_off", extra={"run_id": event.run_id, "attempt": attempt, "reason": error.detail[:200]}
-                )
-                longest = min(self.config.max_backoff_s, self.config.backoff_s * 2 ** min(attempt, 20))
-                await asyncio.sleep(random.uniform(0.01, max(0.02, longest)))  # noqa: S311 - spreads load only
-        raise AssertionError("unreachable")
+    def _courier_here(self) -> Courier:
+        """Return the courier of this loop of this process.
+
+        Raises: StoreUnavailable where the publisher was closed.
+        """
+        if self._closed:
+            raise StoreUnavailable("the publisher was closed")
+        home = (os.getpid(), asyncio.get_running_loop())
+        if self._courier is None or home != self._home:
+            delivery = Delivery(self._held, self.config)
+            adoption = Adoption(partial(abandoned, self._spool.folder), delivery)
+            self._home, self._courier = home, Courier(delivery, self._spool, adoption, self.config)
+            self._courier.begin()
+        return self._courier

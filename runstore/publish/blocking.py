@@ -44,10 +44,22 @@ class Publisher:
         """The project of events that name none."""
         return self._publisher.project
 
-    def publish(self, run_id: str, status: Status | str, **told: Unpack[Told]) -> PublishedEvent:
+    def publish(
+        self,
+        run_id: str,
+        status: Status | str,
+        *,
+        acknowledged_within_s: float | None = None,
+        **told: Unpack[Told],
+    ) -> PublishedEvent:
         """Publish one event: see `AsyncPublisher.publish`."""
         publisher, background = self.here()
-        return background.run(publisher.publish(run_id, status, **told))
+        return background.run(publisher.publish(run_id, status, acknowledged_within_s=acknowledged_within_s, **told))
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until the store has acknowledged all that was published: see `AsyncPublisher.flush`."""
+        publisher, background = self.here()
+        background.run(publisher.flush(timeout_s))
 
     def track(
         self,

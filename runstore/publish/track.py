@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
@@ -15,7 +16,7 @@ import msgspec
 
 from runstore.core.errors import RunstoreError
 from runstore.core.event import Event
-from runstore.core.ids import parse_run_id
+from runstore.core.ids import RunId, parse_run_id
 from runstore.core.status import Status
 from runstore.publish.event import Told, make_event
 from runstore.publish.tracked import Ending, TrackedRun, ending_of, output_of
@@ -32,11 +33,28 @@ def current_run() -> TrackedRun | None:
     return _current.get()
 
 
+class Holder(Protocol):
+    """What tracking needs of leases."""
+
+    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
+        """Hold a run from now on."""
+        ...
+
+    def let_go(self, run_id: RunId, *, drop: bool) -> "Future[None]":
+        """Stop holding it; with `drop` its lease ends now, else with the run."""
+        ...
+
+
 class Sender(Protocol):
     """What tracking needs of a publisher."""
 
     async def send(self, event: Event) -> Any:
         """Send an event, and return when it is acknowledged."""
+        ...
+
+    @property
+    def leases(self) -> Holder:
+        """What holds the runs that are under way."""
         ...
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -67,8 +85,8 @@ class Story:
     """The events of one tracked run, from `begin` to `finish`, which run in one event loop."""
 
     def __init__(self, sender: Sender, options: TrackOptions) -> None:
-        run_id = parse_run_id(options.run_id) if options.run_id is not None else str(uuid4())
-        self.run = TrackedRun(run_id, options.project_name, self._notify, traceparent=options.traceparent)
+        self.run_id = parse_run_id(options.run_id) if options.run_id is not None else RunId(str(uuid4()))
+        self.run = TrackedRun(self.run_id, options.project_name, self._notify, traceparent=options.traceparent)
         self._sender = sender
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,16 +94,19 @@ class Story:
         self._pump: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Publish `running`; a store that is away is logged.
+        """Hold the run and publish `running`; a store that is away is logged.
 
         Raises: InvalidRequest, InvalidRunId.
         """
         self._loop = asyncio.get_running_loop()
-        await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told()))
+        event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
+        self._sender.leases.hold(event.run_id, self._options.project_name, self._options.attempt or 1)
+        await self._send(event)
 
     async def pause(self, why: str) -> None:
         """Tell that an attempt is over and another will come; nobody holds the run until then."""
         await self._stop_progress()
+        await self._let_go(drop=True)
         await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told(progress={"message": why})))
 
     async def finish(self, ending: Ending) -> None:
@@ -96,10 +117,15 @@ class Story:
 
     async def _finish(self, ending: Ending) -> None:
         await self._stop_progress()
+        await self._let_go(drop=False)
         try:
             await self._send(self._end(ending))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
             _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
+
+    async def _let_go(self, *, drop: bool) -> None:
+        # before the end is told, so that no lease is taken of a run that has ended
+        await asyncio.wrap_future(self._sender.leases.let_go(self.run_id, drop=drop))
 
     async def _stop_progress(self) -> None:
         self._next = None

@@ -1,0 +1,134 @@
+"""Tracked runs are held by a lease: a process that ends suddenly ends its runs, and one that is busy does not."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from runstore import AsyncPublisher, Publisher, PublisherConfig
+from runstore.adapters.reaping import RedisReaping
+from runstore.adapters.store import RedisStore
+from runstore.core.ids import RunId
+from runstore.core.run import Run
+from runstore.core.status import Status
+from runstore.projector import Projector
+from runstore.reaper import Reaper, ReaperConfig
+from tests.waiting import happens
+
+LEASE_MS = 600
+CONFIG = PublisherConfig(lease_s=LEASE_MS / 1000)
+TRACKED = """
+import sys, time, runstore
+config = runstore.PublisherConfig(lease_s=float(sys.argv[3]))
+publisher = runstore.Publisher(sys.argv[1], "forecasts", config=config)
+with publisher.track(run_id=sys.argv[2]):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+class Watch:
+    """A store with its projector and reaper at work."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.projector = Projector(store)
+        self.reaper = Reaper(store, ReaperConfig(every_ms=50, lease_ms=LEASE_MS))
+
+    async def until(self, run_id: str, *statuses: Status) -> Run:
+        places = {place.partition: place.n for place, _ in await self.store.feed.tail()}
+        async with asyncio.timeout(20):
+            while True:
+                (record,) = await self.store.runs.get_many([RunId(run_id)])
+                if record is not None and record.run.status in statuses:
+                    return record.run
+                for partition, entry in await self.store.feed.wait(places, 1000):
+                    places[partition] = entry.n
+
+    async def leases(self) -> int:
+        return sum([await self.store.client.zcard(keys.leases) for keys in self.store.meta.keys])
+
+    async def is_held(self) -> bool:
+        return await self.leases() > 0
+
+
+@pytest.fixture
+async def watch(real_store: RedisStore) -> AsyncIterator[Watch]:
+    made = Watch(real_store)
+    async with made.projector, made.reaper:
+        yield made
+
+
+async def past_its_lease(watch: Watch) -> None:
+    """Wait until a lease that was not renewed from now on would have been reaped, by the store's own clock."""
+    reaping = RedisReaping(watch.store)
+    until = await reaping.now_ms() + 3 * LEASE_MS
+
+    async def is_past() -> bool:
+        return await reaping.now_ms() > until
+
+    await happens(is_past)
+
+
+async def test_a_process_that_is_killed_ends_its_run(redis_url: str, watch: Watch) -> None:
+    run_id = str(uuid4())
+    argv = [sys.executable, "-c", TRACKED, redis_url, run_id, str(LEASE_MS / 1000)]
+    process = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 20) == b"begun\n"
+    await watch.until(run_id, Status.RUNNING)
+    await happens(watch.is_held)
+
+    process.kill()
+    await process.wait()
+
+    run = await watch.until(run_id, Status.FAILED)
+    assert run.error_message == "worker lost"
+
+
+async def test_work_that_keeps_its_loop_busy_loses_no_run(redis_url: str, watch: Watch) -> None:
+    run_id = str(uuid4())
+
+    def work() -> None:
+        async def busy() -> None:
+            async with (
+                AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher,
+                publisher.track(run_id=run_id),
+            ):
+                time.sleep(3 * LEASE_MS / 1000)  # noqa: ASYNC251 - it is the point
+
+        asyncio.run(busy())
+
+    await asyncio.to_thread(work)
+
+    assert (await watch.until(run_id, Status.SUCCESS, Status.FAILED)).status is Status.SUCCESS
+    assert await watch.leases() == 0
+
+
+async def test_a_run_that_ended_is_held_by_nobody(redis_url: str, watch: Watch) -> None:
+    def work() -> list[str]:
+        with Publisher(redis_url, "forecasts", config=CONFIG) as publisher:
+            ids = []
+            for _ in range(20):
+                with publisher.track() as run:
+                    ids.append(run.run_id)
+            return ids
+
+    ids = await asyncio.to_thread(work)
+
+    for run_id in ids:
+        await watch.until(run_id, Status.SUCCESS)
+    await past_its_lease(watch)
+    assert await watch.leases() == 0
+    assert [len(await watch.store.runs.history(RunId(run_id))) for run_id in ids] == [2] * 20
+
+
+async def test_a_cancel_is_not_left_to_a_holder_that_hears_none(redis_url: str, watch: Watch) -> None:
+    async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher, publisher.track() as run:
+        await happens(watch.is_held)
+
+        assert not await watch.store.served.ask_cancel(RunId(run.run_id))

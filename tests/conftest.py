@@ -46,9 +46,8 @@ def emptied(url: str) -> str:
 @pytest.fixture(autouse=True)
 def spool_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that publishers of this test, and of the processes it starts, keep events in."""
-    folder = tmp_path / "spool"
-    monkeypatch.setenv("RUNSTORE_SPOOL_DIR", str(folder))
-    return folder
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "runstore" / "spool"
 
 
 @pytest.fixture

@@ -2,51 +2,75 @@
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from cyclopts import Parameter
 
 from runstore.cli.exits import Exit
-from runstore.cli.screen import out
+from runstore.cli.screen import Screen, err, out
 from runstore.cli.target import Config, DataDir, Json, RedisUrl, find_store
 from runstore.config import Settings
+from runstore.core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from runstore.adapters.diagnosis import StoreSeen
     from runstore.cli.findings import Finding
 
 _WIDTH = 14
 
 
-def doctor(*, redis_url: RedisUrl = None, data_dir: DataDir = None, json: Json = False, config: Config = None) -> int:
-    """Look for what is wrong with a store, and say what to do. Nothing is changed.
+def doctor(
+    *,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    deliver: Annotated[
+        bool, Parameter(help="First send the events that processes left on this machine while the store was away.")
+    ] = False,
+    json: Json = False,
+    config: Config = None,
+) -> int:
+    """Look for what is wrong with a store, and say what to do. Nothing is changed, but by --deliver.
 
     Exits with 0 if all is well, 1 if something is not, 5 if the store was not reached.
     """
     from runstore.adapters.diagnosis import look
-    from runstore.cli.findings import judge
+    from runstore.cli.findings import judge, judge_spools
+    from runstore.publish.config import PublisherConfig
+    from runstore.publish.spools import spool_root, waiting
 
     store = find_store(redis_url, data_dir, Settings.load(os.environ, config))
     assert store.redis_url is not None
-    seen = asyncio.run(look(store.redis_url, timeout_s=store.timeout_s))
-    findings = judge(seen)
+    folder = spool_root(PublisherConfig())
+    try:
+        seen = asyncio.run(look(store.redis_url, timeout_s=store.timeout_s))
+        if deliver:
+            asyncio.run(_deliver(store.redis_url))
+    except StoreUnavailable:
+        if left := list(waiting(folder)):
+            _show([judge_spools(left)], err())
+        raise
+    spools = list(waiting(folder))
+    findings = judge(seen, spools)
     is_well = all(finding.is_well for finding in findings)
     if json:
-        out().json(_as_json(seen, findings, is_well=is_well))
+        told = {"is_well": is_well, "findings": findings, "seen": seen, "spools": spools}
+        out().json(msgspec.json.encode(told))
     else:
-        _show(findings)
+        _show(findings, out())
+        ill = sum(not finding.is_well for finding in findings)
+        out().line()
+        out().line("all is well" if not ill else f"{ill} of {len(findings)} need somebody")
     return Exit.SUCCESS if is_well else Exit.FAILED
 
 
-def _show(findings: "list[Finding]") -> None:
-    screen = out()
+async def _deliver(redis_url: str) -> None:
+    from runstore.publish import AsyncPublisher
+
+    async with AsyncPublisher(redis_url) as publisher:
+        await publisher.deliver_abandoned()
+
+
+def _show(findings: "list[Finding]", screen: Screen) -> None:
     for finding in findings:
         mark = ("✓", "green") if finding.is_well else ("✗", "bold red")
         screen.line(mark, " ", finding.name.ljust(_WIDTH), (finding.sentence, "" if finding.is_well else "red"))
-    ill = sum(not finding.is_well for finding in findings)
-    screen.line()
-    screen.line("all is well" if not ill else f"{ill} of {len(findings)} need somebody")
-
-
-def _as_json(seen: "StoreSeen", findings: "list[Finding]", *, is_well: bool) -> bytes:
-    return msgspec.json.encode({"is_well": is_well, "findings": findings, "seen": seen})

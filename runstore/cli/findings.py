@@ -1,11 +1,12 @@
 """What a doctor makes of a store that was looked at: findings, each with a sentence that says what to do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from runstore.adapters.diagnosis import COUNTED, PartitionSeen, StoreSeen
+from runstore.publish.spools import Waiting
 
 OLDEST: Final = (7, 0)
 LAG_MS: Final = 10_000
@@ -25,12 +26,27 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def judge(seen: StoreSeen) -> list[Finding]:
+def judge(seen: StoreSeen, spools: Sequence[Waiting] = ()) -> list[Finding]:
     """Say of each thing whether it is well, and what to do where it is not."""
     found = [rule(seen) for rule in _SERVER]
     if seen.partitions:
         found += [rule(seen) for rule in _STORE]
-    return found
+    return [*found, judge_spools(spools)]
+
+
+def judge_spools(spools: Sequence[Waiting]) -> Finding:
+    """Say what becomes of the events that wait on this machine's disk."""
+    total = sum(each.events for each in spools)
+    left = [each for each in spools if not each.held]
+    if not left:
+        return _well("spool", f"{total} events wait on this machine to be sent" if total else "no event waits")
+    events, size = sum(each.events for each in left), sum(each.bytes for each in left)
+    stores = ", ".join(sorted({each.label for each in left}))
+    return _ill(
+        "spool",
+        f"{events} event{'s' if events > 1 else ''} ({_size(size)}) for {stores} wait on this machine, left by ended "
+        f"processes in {left[0].path}: the next publisher to that store sends them, or `runstore doctor --deliver`",
+    )
 
 
 def _version(seen: StoreSeen) -> Finding:

@@ -58,7 +58,7 @@ class Courier:
     def __init__(self, delivery: Delivery, spool: Spool, adoption: Adoption, config: PublisherConfig) -> None:
         self._delivery = delivery
         self._spool = spool
-        self._adoption = adoption
+        self.adoption = adoption
         self._config = config
         self._queue: deque[_Parcel] = deque()
         self._queued_bytes = 0
@@ -118,7 +118,7 @@ class Courier:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait({self._pump})
-        await self._adoption.stop()
+        await self.adoption.stop()
 
     async def _pump_all(self) -> None:
         failures = 0
@@ -134,7 +134,7 @@ class Courier:
                     else:
                         return
                     failures = 0
-                    self._adoption.look()
+                    self.adoption.look()
                 except Exception as error:  # noqa: BLE001 - whatever it was, the events are still here and must go
                     failures += 1
                     await self._put_off(error, failures)

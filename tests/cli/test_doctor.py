@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -16,6 +18,8 @@ from runstore.adapters.store import RedisStore
 from runstore.cli import main
 from runstore.cli.findings import Finding, judge
 from runstore.projector import Projector
+from runstore.publish import PublisherConfig
+from runstore.publish.spools import spool_for
 
 NOW = 1_790_000_000_000
 
@@ -237,3 +241,40 @@ def test_the_doctor_exits_with_2_for_an_address_that_cannot_be(capsys: pytest.Ca
     assert main(["doctor", "--redis-url", "http://127.0.0.1"]) == 2
 
     assert "redis://" in capsys.readouterr().err
+
+
+def left_behind(spool_dir: Path, redis_url: str, run_id: str) -> None:
+    """Leave an event in the spool of a process that ended."""
+    spool = spool_for(redis_url, PublisherConfig())
+    spool.append([b'{"run_id":"%s","status":"success","project_name":"forecasts"}' % run_id.encode()])
+    spool.close()
+
+
+def test_events_that_wait_on_this_machine_are_told_and_delivered_when_asked(
+    redis_url: str, spool_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = str(uuid4())
+    left_behind(spool_dir, redis_url, run_id)
+
+    main(["doctor", "--redis-url", redis_url])
+    told = capsys.readouterr().out
+    main(["doctor", "--redis-url", redis_url, "--deliver", "--json"])
+    after = json.loads(capsys.readouterr().out)
+
+    assert "✗ spool" in told
+    assert "1 event " in told and "--deliver" in told
+    assert after["spools"] == []
+    client = redis.Redis.from_url(redis_url)
+    events = [event for key in client.keys("runstore:{*}:events") for event in client.xrange(key)]
+    assert [fields[b"event"].count(run_id.encode()) for _, fields in events] == [1]
+
+
+def test_events_that_wait_are_told_also_where_the_store_is_not_reached(
+    spool_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "redis://127.0.0.1:1"
+    left_behind(spool_dir, nowhere, str(uuid4()))
+
+    assert main(["doctor", "--redis-url", nowhere]) == 5
+
+    assert "1 event " in capsys.readouterr().err

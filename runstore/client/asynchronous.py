@@ -76,11 +76,14 @@ class AsyncClient:
         tags: Sequence[str] = (),
         run_id: str | None = None,
         idempotency_key: str | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """Ask for a run; with `mode="sync"` return it when it has ended, however long that takes.
 
         A lost answer is asked for again and makes no second run: the call has an idempotency key of its own where
         none is given.
+
+        `traceparent` (W3C Trace Context) is the trace that the run belongs to: its model and those who watch see it.
 
         Units: `timeout_s` limits the run itself, `queue_timeout_s` its wait for a worker.
 
@@ -98,10 +101,11 @@ class AsyncClient:
             "run_id": run_id,
         }
         key = idempotency_key or (uuid4().hex if run_id is None else None)
+        headers = {"Idempotency-Key": key, "traceparent": traceparent}
         answer = await self._http.request(
             "POST",
             "/v1/runs",
-            headers={"Idempotency-Key": key} if key is not None else {},
+            headers={name: text for name, text in headers.items() if text is not None},
             body=_encode({name: value for name, value in asked.items() if value is not None}),
             hold_s=_MAX_HOLD_S if mode == "sync" else 0,
         )

@@ -47,6 +47,7 @@ class Client:
         tags: Sequence[str] = (),
         run_id: str | None = None,
         idempotency_key: str | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """Ask for a run: see `AsyncClient.run`."""
         client = self._here()
@@ -62,6 +63,7 @@ class Client:
                 tags=tags,
                 run_id=run_id,
                 idempotency_key=idempotency_key,
+                traceparent=traceparent,
             )
         )
 

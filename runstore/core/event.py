@@ -53,6 +53,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     queue_timeout_s: float | None = None
     fingerprint: str = ""
+    traceparent: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

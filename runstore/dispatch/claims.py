@@ -13,12 +13,12 @@ import msgspec
 from runstore.adapters.dispatch import ClaimRow, Place, RedisDispatch, Released, Signal, Standing
 from runstore.adapters.store import RedisStore
 from runstore.core.errors import RunstoreError, StoreUnavailable
-from runstore.core.event import Event, RunRequest
+from runstore.core.event import Event
 from runstore.core.ids import RunId, check_project_name
 from runstore.core.lease import heartbeat_s
 from runstore.core.status import Status
 from runstore.dispatch.records import Claim, DispatchConfig, ServedProject
-from runstore.wire.event import RequestJson, encode_event
+from runstore.wire.event import RequestJson, encode_event, read_request
 
 _LOG: Final = logging.getLogger("runstore.dispatch")
 _REQUEST: Final = msgspec.json.Decoder(RequestJson)
@@ -216,14 +216,7 @@ class Dispatch:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             await self._refuse(row, project)
             return None
-        request = RunRequest(
-            inputs=told.inputs,
-            commit_sha=told.commit_sha,
-            branch=told.branch,
-            timeout_s=told.timeout_s,
-            queue_timeout_s=told.queue_timeout_s,
-            fingerprint=told.fingerprint,
-        )
+        request = read_request(told)
         self._news[row.run_id] = asyncio.Event()
         return Claim(run_id=row.run_id, project=project, request=request, attempt=row.attempt, token=row.token)
 

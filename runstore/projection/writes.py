@@ -12,7 +12,7 @@ from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.core.times import to_iso
 from runstore.projection.batch import PAGE_RUNS, Batch, Touched, is_waiting
-from runstore.wire.event import RequestJson
+from runstore.wire.event import request_json
 from runstore.wire.keys import PartitionKeys
 from runstore.wire.record import changed_fields, encode_item
 
@@ -95,14 +95,7 @@ def _move(writes: Writes, keys: PartitionKeys, run: Run, was: Status | None, pag
 def _offer(writes: Writes, keys: PartitionKeys, run: Run, touched: Touched) -> None:
     request, packed = touched.request, to_bytes(run.run_id)
     assert request is not None
-    told = RequestJson(
-        inputs=request.inputs,
-        commit_sha=request.commit_sha,
-        branch=request.branch,
-        timeout_s=request.timeout_s,
-        queue_timeout_s=request.queue_timeout_s,
-        fingerprint=request.fingerprint,
-    )
+    told = request_json(msgspec.structs.replace(request, traceparent=run.traceparent))
     writes.put(keys.request(packed), _ENCODER.encode(told))
     writes.zadd(keys.queue(run.project_name), run.created_ms, packed, run.run_id)
     if request.queue_timeout_s is not None:

@@ -1,6 +1,5 @@
 """Events as JSON: what a publisher writes into the field `event` of a stream entry, read and checked."""
 
-import re
 from itertools import accumulate
 from typing import Annotated, Any, Final
 
@@ -23,13 +22,13 @@ from runstore.core.event import (
 from runstore.core.ids import check_project_name, parse_run_id
 from runstore.core.status import Status
 from runstore.core.times import from_iso, to_iso
+from runstore.core.trace import read_traceparent
 
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TAG_CHARACTERS)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=MAX_TAGS)]
 ShortText = Annotated[str, msgspec.Meta(max_length=200)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Commit = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,200})?")
 _MARKS: Final = bytes.maketrans(b"{}", b"[]")
 _NO_MARKS: Final = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")
@@ -62,6 +61,7 @@ class RequestJson(msgspec.Struct, kw_only=True, omit_defaults=True):
     timeout_s: Seconds | None = None
     queue_timeout_s: Seconds | None = None
     fingerprint: str = ""
+    traceparent: str | None = None
 
 
 class EventJson(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -147,7 +147,6 @@ def decode_event(text: bytes, *, trusted: bool = True) -> tuple[Event, int]:
 def _checked(told: EventJson, *, trusted: bool) -> Event:
     if told.project_name is not None:
         check_project_name(told.project_name)
-    traceparent = told.traceparent if told.traceparent and _TRACEPARENT.fullmatch(told.traceparent) else None
     if told.progress is not None and told.status is not Status.RUNNING:
         raise InvalidRequest("progress goes with the status running only")
     return Event(
@@ -164,21 +163,20 @@ def _checked(told: EventJson, *, trusted: bool) -> Event:
         tags=told.tags or (),
         progress=Progress(fraction=told.progress.fraction, message=told.progress.message) if told.progress else None,
         worker=told.worker,
-        traceparent=traceparent,
+        traceparent=read_traceparent(told.traceparent),
         numbered=told.numbered and trusted,
-        request=_request(told.request) if told.request and trusted else None,
+        request=read_request(told.request) if told.request and trusted else None,
     )
 
 
-def _request(told: RequestJson) -> RunRequest:
-    return RunRequest(
-        inputs=told.inputs,
-        commit_sha=told.commit_sha,
-        branch=told.branch,
-        timeout_s=told.timeout_s,
-        queue_timeout_s=told.queue_timeout_s,
-        fingerprint=told.fingerprint,
-    )
+def read_request(told: RequestJson) -> RunRequest:
+    """Read what a worker needs."""
+    return RunRequest(**{name: getattr(told, name) for name in RunRequest.__struct_fields__})
+
+
+def request_json(request: RunRequest) -> RequestJson:
+    """Write what a worker needs, as `read_request` reads it."""
+    return RequestJson(**{name: getattr(request, name) for name in RunRequest.__struct_fields__})
 
 
 def compact_output(text: bytes, status: Status) -> bytes | None:
@@ -236,18 +234,7 @@ def encode_event(event: Event) -> bytes:
             traceparent=event.traceparent,
             output_ref=event.output_ref,
             numbered=event.numbered,
-            request=(
-                RequestJson(
-                    inputs=request.inputs,
-                    commit_sha=request.commit_sha,
-                    branch=request.branch,
-                    timeout_s=request.timeout_s,
-                    queue_timeout_s=request.queue_timeout_s,
-                    fingerprint=request.fingerprint,
-                )
-                if request
-                else None
-            ),
+            request=request_json(request) if request else None,
         )
     )
 

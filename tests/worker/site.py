@@ -83,7 +83,7 @@ class Site:
         assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
         return process
 
-    async def ask(self, project: str = "forecasts", **request: Any) -> RunId:
+    async def ask(self, project: str = "forecasts", *, traceparent: str | None = None, **request: Any) -> RunId:
         run_id = RunId(str(uuid4()))
         inputs = msgspec.Raw(msgspec.json.encode(request.pop("inputs", {})))
         event = Event(
@@ -91,6 +91,7 @@ class Site:
             status=Status.PENDING,
             project_name=project,
             numbered=True,
+            traceparent=traceparent,
             request=RunRequest(inputs=inputs, fingerprint="f", **request),
         )
         await self.store.log.append(run_id, encode_event(event))

@@ -249,6 +249,16 @@ async def test_a_model_that_prints_100_megabytes_is_bounded(site: Site) -> None:
     assert kept < 8 * 1024 * 1024
 
 
+async def test_a_trace_goes_on_in_the_model(site: Site) -> None:
+    await site.worker(site.project("import os; print(os.environ.get('TRACEPARENT'))"))
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    traced = await site.end(await site.ask(traceparent=trace))
+    plain = await site.end(await site.ask())
+
+    assert [(await site.output(run))["stdout"] for run in (traced, plain)] == [f"{trace}\n", "None\n"]
+
+
 async def test_the_logs_can_be_followed_while_the_run_goes_on(site: Site) -> None:
     await site.worker(site.project(WAITS))
     run_id = await site.ask()

@@ -24,6 +24,7 @@ def model_environment(
     outputs: Path,
     cwd: Path,
     project: Mapping[str, str],
+    traceparent: str | None = None,
     own: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Make a model's environment; `own` is the worker's (`os.environ`)."""
@@ -35,6 +36,7 @@ def model_environment(
         "RUNSTORE_RUN_ID": run_id,
         "RUNSTORE_INPUTS": str(inputs),
         "RUNSTORE_OUTPUTS": str(outputs),
+        **({"TRACEPARENT": traceparent} if traceparent is not None else {}),
     }
 
 

@@ -165,7 +165,12 @@ class Execution:
             argv=self._project.command,
             cwd=checkout,
             env=model_environment(
-                run_id=self.claim.run_id, inputs=inputs, outputs=outputs, cwd=checkout, project=self._project.env
+                run_id=self.claim.run_id,
+                inputs=inputs,
+                outputs=outputs,
+                cwd=checkout,
+                project=self._project.env,
+                traceparent=self.claim.request.traceparent,
             ),
             timeout_s=self.claim.timeout_s,
             grace_s=self._project.grace_s,

@@ -1,5 +1,6 @@
 """Every example of the README and of the page on publishing runs, against the `dev` that the README starts."""
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import happens
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -58,14 +61,25 @@ def test_a_python_example_of_the_readme_runs(example: str, dev: dict[str, str], 
     assert "[100, 110, 121]" in told or re.fullmatch(r"[0-9a-f-]{36}\n", told)
 
 
-def test_the_python_example_of_the_page_on_publishing_runs(dev: dict[str, str], tmp_path: Path) -> None:
-    (example,) = blocks("docs/publishing.md", "python")
+def test_the_python_example_of_an_event_on_the_page_on_publishing_runs(dev: dict[str, str], tmp_path: Path) -> None:
+    example = blocks("docs/publishing.md", "python")[0]
     example = example.replace("66666666-6666-6666-6666-666666666666", "7a7a7a7a-0000-4000-8000-000000000001")
 
     run([sys.executable, "-c", example], dev, tmp_path)
 
     run_told = json.loads(run_status(dev, tmp_path, "7a7a7a7a", expect=3))
     assert (run_told["status"], run_told["error_message"]) == ("timed_out", "no answer in 60 s")
+
+
+def test_the_python_example_of_tracking_on_the_page_on_publishing_runs(dev: dict[str, str], tmp_path: Path) -> None:
+    example = blocks("docs/publishing.md", "python")[1] + "\nprint(run.run_id)\n"
+
+    report = run([sys.executable, "-c", example], dev, tmp_path).strip()
+
+    told = json.loads(run([str(BIN / "runstore"), "watch", report, "--json"], dev, tmp_path))
+    assert (told["project_name"], told["status"], told["output"]["outputs"]) == ("reports", "success", {"pages": 3})
+    listing = [str(BIN / "runstore"), "list", "--tag", "nightly", "--json"]
+    asyncio.run(happens(lambda: '"project_name":"forecasts"' in run(listing, dev, tmp_path)))
 
 
 def run_status(env: dict[str, str], cwd: Path, prefix: str, *, expect: int) -> str:

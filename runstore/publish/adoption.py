@@ -8,7 +8,7 @@ from typing import Final
 
 from runstore.core.errors import RunstoreError
 from runstore.publish.delivery import Delivery
-from runstore.publish.spool import Spool
+from runstore.publish.spool import Spool, off_loop
 
 LOOK_S: Final = 30.0
 """How often a process that publishes looks for abandoned spools."""
@@ -35,7 +35,7 @@ class Adoption:
     async def deliver_all(self) -> None:
         """Deliver whatever was abandoned; what cannot be delivered now is left for the next time."""
         found = self._find()
-        while (spool := await asyncio.to_thread(next, found, None)) is not None:
+        while (spool := await off_loop(next, found, None)) is not None:
             with closing(spool):
                 try:
                     while not spool.is_empty:

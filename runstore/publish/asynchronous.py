@@ -53,7 +53,10 @@ class AsyncPublisher:
         named = project or os.environ.get("RUNSTORE_PROJECT") or None
         self.project = check_project_name(named) if named is not None else None
         self.config = config or PublisherConfig()
-        self._url = url
+        # now and not with the first event: a program that is about to end cannot import anything more
+        from runstore.publish.leases import Leases
+
+        self._make_leases = partial(Leases, url, self.config)
         self._held = HeldStore(url, self.config)
         self._spool = spool_for(url, self.config)
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -145,9 +148,7 @@ class AsyncPublisher:
     def leases(self) -> "Leases":
         """The leases of the runs that this process tracks."""
         if self._leases is None or self._leases.is_foreign:
-            from runstore.publish.leases import Leases
-
-            self._leases = Leases(self._url, self.config)
+            self._leases = self._make_leases()
         return self._leases
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -163,8 +164,9 @@ class AsyncPublisher:
         if self._courier is not None and self._home == (os.getpid(), asyncio.get_running_loop()):
             await self._courier.close()
         self._spool.close()
-        if self._leases is not None:
-            await asyncio.to_thread(self._leases.close)
+        if self._leases is not None and not self._leases.is_foreign:
+            await self._leases.close()
+            self._leases = None
         await self._held.aclose()
 
     async def __aenter__(self) -> Self:

@@ -27,7 +27,7 @@ from runstore.core.event import Event
 from runstore.publish.adoption import Adoption
 from runstore.publish.config import PublisherConfig
 from runstore.publish.delivery import BYTES_A_SECOND, Delivery
-from runstore.publish.spool import Spool, SpoolFailed
+from runstore.publish.spool import Spool, SpoolFailed, off_loop
 from runstore.wire.event import encode_event
 
 ATTEMPTS: Final = 3
@@ -47,7 +47,7 @@ class _Parcel(msgspec.Struct, kw_only=True, eq=False):
         if not self.done.done():
             self.done.set_result(cursor)
 
-    def give_up(self, error: StoreUnavailable) -> None:
+    def give_up(self, error: RunstoreError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -61,6 +61,8 @@ class Courier:
         self.adoption = adoption
         self._config = config
         self._queue: deque[_Parcel] = deque()
+        self._on_its_way: list[_Parcel] = []
+        self._drained = asyncio.Event()
         self._queued_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -68,6 +70,8 @@ class Courier:
         self._pump: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        if spool.is_empty:
+            self._drained.set()
 
     async def take(self, event: Event) -> str | None:
         """Take an event, and return its cursor when it is acknowledged, None when it is safe in the spool.
@@ -89,7 +93,7 @@ class Courier:
         self.begin()
         if self._keeper is None and not self._spool.is_empty:
             self._keeper = loop.create_task(self._keep_what_comes())
-        return await parcel.done
+        return await asyncio.shield(parcel.done)
 
     def begin(self) -> None:
         """Begin to send what there is, were it left in the spool by another loop of this process."""
@@ -97,14 +101,17 @@ class Courier:
             self._pump = asyncio.get_running_loop().create_task(self._pump_all())
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait until everything that was taken is acknowledged.
+        """Wait until everything that was taken so far is acknowledged.
 
         Raises: StoreUnavailable where it is not by then; what is in the spool is sent all the same.
         """
-        if self._pump is not None:
-            await asyncio.wait({self._pump}, timeout=timeout_s)
-        if self._pump is not None or not self._spool.is_empty:
-            raise StoreUnavailable(f"the store did not acknowledge all events within {timeout_s:g} s")
+        try:
+            async with asyncio.timeout(timeout_s):
+                taken = [parcel.done for parcel in (*self._on_its_way, *self._queue)]
+                await asyncio.gather(*map(asyncio.shield, taken))
+                await self._drained.wait()
+        except TimeoutError:
+            raise StoreUnavailable(f"the store did not acknowledge all events within {timeout_s:g} s") from None
 
     async def close(self) -> None:
         """Send what is left, for a bounded time, and spool the rest. May be called twice."""
@@ -126,7 +133,10 @@ class Courier:
             while True:
                 try:
                     async with self._keeping:  # whoever is keeping events is done with it, so that none overtakes them
-                        batch = self._next_batch() if self._spool.is_empty else None
+                        batch = None
+                        if self._spool.is_empty:
+                            self._drained.set()
+                            batch = self._next_batch()
                     if batch is None:
                         await self._delivery.send_waiting(self._spool)
                     elif batch:
@@ -144,15 +154,22 @@ class Courier:
         finally:
             self._pump = None
 
-    async def _send(self, batch: Sequence[_Parcel]) -> None:
+    async def _send(self, batch: list[_Parcel]) -> None:
+        self._on_its_way = batch
         try:
             results = await self._attempt([parcel.event for parcel in batch])
-        except BaseException as error:
+        except asyncio.CancelledError:
             self._put_back(batch)
-            if isinstance(error, StoreUnavailable):
-                async with self._keeping:
-                    await self._keep_all()
             raise
+        except Exception as error:
+            if isinstance(error, RunstoreError) and not error.retryable:
+                for parcel in batch:  # an address that cannot be one will not be one later
+                    parcel.give_up(error)
+                return
+            await self._keep(batch)
+            raise
+        finally:
+            self._on_its_way = []
         refused = []
         for parcel, result in zip(batch, results, strict=True):
             if isinstance(result, StoreUnavailable):
@@ -160,9 +177,13 @@ class Courier:
             else:
                 parcel.settle(result)
         if refused:
-            self._put_back(refused)
-            async with self._keeping:
-                await self._keep_all()
+            await self._keep(refused)
+
+    async def _keep(self, parcels: Sequence[_Parcel]) -> None:
+        """Spool parcels that were not sent, and whatever came behind them."""
+        self._put_back(parcels)
+        async with self._keeping:
+            await self._keep_all()
 
     async def _attempt(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
         clock = asyncio.get_running_loop().time
@@ -189,13 +210,14 @@ class Courier:
         """Spool all that is queued; false where the spool cannot keep it. Needs: `_keeping`."""
         parcels = self._take_all()
         try:
-            await asyncio.to_thread(self._spool.append, [encode_event(parcel.event) for parcel in parcels])
+            await off_loop(self._spool.append, [encode_event(parcel.event) for parcel in parcels])
         except BaseException as error:
             self._put_back(parcels)
             if not isinstance(error, SpoolFailed):
                 raise
             self._tell_failure(error)
             return False
+        self._drained.clear()
         for parcel in parcels:
             parcel.settle(None)
         return True

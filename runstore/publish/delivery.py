@@ -11,7 +11,7 @@ from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import Event
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore, Ready
-from runstore.publish.spool import Spool
+from runstore.publish.spool import Spool, off_loop
 from runstore.wire.event import decode_event, encode_event
 
 BYTES_A_SECOND: Final = 4 * 1024 * 1024
@@ -50,13 +50,13 @@ class Delivery:
 
         Raises: StoreUnavailable; SpoolFailed, OSError where the spool cannot be read or written.
         """
-        batch = await asyncio.to_thread(spool.read, self._config.batch_events, self._config.batch_bytes)
+        batch = await off_loop(spool.read, self._config.batch_events, self._config.batch_bytes)
         events = [event for text in batch.events if (event := _event_of(text)) is not None]
         results = await self.send(events) if events else []
         refused = [event for event, result in zip(events, results, strict=True) if isinstance(result, StoreUnavailable)]
         if refused:
-            await asyncio.to_thread(spool.append, [encode_event(event) for event in refused])
-        await asyncio.to_thread(spool.advance, batch)
+            await off_loop(spool.append, [encode_event(event) for event in refused])
+        await off_loop(spool.advance, batch)
         _LOG.info("spool_delivered", extra={"events": len(events) - len(refused), "refused": len(refused)})
 
     async def _send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:

@@ -65,8 +65,9 @@ class Leases:
         """Stop holding a run; with `drop` its lease ends now, else with the run. Done when nothing is under way."""
         return self._background.submit(self._let_go(run_id, drop=drop))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the heartbeats; what is still held ends with its lease. May be called twice."""
+        await asyncio.wrap_future(self._background.submit(self._stop()))
         self._background.stop()
 
     def _add(self, lease: _Lease) -> None:

@@ -5,17 +5,18 @@ in it, and its lock dies with the process, so that another may adopt what was le
 this file, what was appended is still there, and at most what had been delivered is delivered again, which does no harm.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from runstore.core.errors import RunstoreError
 from runstore.wire.spool import (
@@ -30,6 +31,8 @@ from runstore.wire.spool import (
 
 SUFFIX: Final = ".spool"
 _LOG: Final = logging.getLogger("runstore.publish")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _open: Final["weakref.WeakSet[Spool]"] = weakref.WeakSet()
 
 
@@ -186,6 +189,16 @@ class Spool:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._path, self._begin, self._end = -1, None, 0, 0
+
+
+async def off_loop(act: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Do something that blocks in a thread or, where the interpreter is ending and starts none, here."""
+    try:
+        return await asyncio.to_thread(act, *args, **kwargs)
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+        return act(*args, **kwargs)
 
 
 def _disown_all() -> None:

@@ -91,10 +91,11 @@ def _is_held(fd: int) -> bool:
 
 def _label(redis_url: str) -> str:
     """Name a store by its address, without user, password and options."""
-    parts = urlsplit(redis_url)
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
-    database = parts.path.strip("/") or "0"
-    with suppress(ValueError):
+    try:
+        parts = urlsplit(redis_url)
+        if parts.scheme == "unix":
+            return f"unix://{parts.path}"
+        database = parts.path.strip("/") or "0"
         return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}/{database}"
-    return f"{parts.scheme}://{parts.hostname or 'localhost'}"
+    except ValueError:
+        return "an address that cannot be read"

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from runstore import AsyncPublisher, Publisher, PublisherConfig, StoreUnavailable
+from runstore import AsyncPublisher, InvalidRequest, Publisher, PublisherConfig, StoreUnavailable
 from runstore.adapters.store import RedisStore
 from runstore.core.ids import RunId
 from runstore.core.status import Status
@@ -192,6 +192,56 @@ async def test_a_loop_that_ends_without_a_close_keeps_what_was_on_its_way(site: 
     await asyncio.to_thread(work)
 
     assert events_in(spool_dir) == 1
+
+
+@pytest.mark.parametrize("store", ["away", "there"])
+async def test_a_process_that_ends_without_a_close_loses_nothing(site: Site, spool_dir: Path, store: str) -> None:
+    run_id = str(uuid4())
+    if store == "away":
+        site.stop()
+    code = f"""
+from runstore.hooks.reporter import Reporter
+reporter = Reporter({site.url!r}, "forecasts")
+reporter.began({run_id!r})
+reporter.succeeded({run_id!r}, 1)
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert "Traceback" not in done.stderr
+    assert events_in(spool_dir) == (2 if store == "away" else 0)
+    if store == "away":
+        site.start()
+        async with AsyncPublisher(site.url) as publisher:
+            await publisher.deliver_abandoned()
+    assert await site.statuses(run_id) == ["running", "success"]
+
+
+async def test_an_address_that_cannot_be_one_is_refused_at_once() -> None:
+    async with AsyncPublisher("redis://127.0.0.1:0", "forecasts") as publisher:
+        with pytest.raises(InvalidRequest, match="port"):
+            await publisher.publish(str(uuid4()), "running")
+
+
+async def test_a_flush_waits_for_what_was_published_before_it_and_not_for_what_came_after(
+    site: Site, publisher: AsyncPublisher
+) -> None:
+    async def go_on() -> None:
+        while True:
+            await publisher.publish(str(uuid4()), "running")
+
+    others = [asyncio.create_task(go_on()) for _ in range(5)]
+    await asyncio.sleep(0)
+    mine = asyncio.create_task(publisher.publish(str(uuid4()), "success"))
+    await asyncio.sleep(0)
+
+    await publisher.flush(20)
+
+    assert mine.done()
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_a_spool_that_cannot_keep_anything_is_told_loudly_and_the_store_is_waited_for(

@@ -21,7 +21,7 @@ from runstore.wire.record import Record
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What a listing asks for. None or empty means any; `projects` is what the caller may read and wants.
 
-    Units: times in microseconds since 1970 UTC; `created_after_us` and `finished_after_us` are exclusive.
+    Units: times in microseconds since 1970 UTC, all exclusive.
     """
 
     projects: frozenset[str] | None = None

@@ -5,7 +5,7 @@ them, and only candidates that come up are looked up. So a page costs what it sh
 request looks at a bounded number of candidates: where filters are narrow a page is short, and its position goes on.
 """
 
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final
 
 from runstore.adapters.connection import StoreClient
@@ -61,7 +61,7 @@ def matches(run: Run, query: ListQuery) -> bool:
         and (query.commit_sha is None or (run.commit_sha or "").lower().startswith(query.commit_sha.lower()))
         and query.tags <= set(run.tags)
         and (query.created_after_us is None or created_us > query.created_after_us)
-        and (query.created_before_us is None or created_us <= query.created_before_us)
+        and (query.created_before_us is None or created_us < query.created_before_us)
         and (query.finished_after_us is None or _finished_us(run) > query.finished_after_us)
     )
 
@@ -73,7 +73,7 @@ def _finished_us(run: Run) -> int:
 def _source(keys: PartitionKeys, name: str, query: ListQuery, position: ListPosition | None) -> Source:
     below = Candidate(position.created_ms, position.packed_id) if position is not None else NEWEST
     if query.created_before_us is not None:
-        below = min(below, Candidate(query.created_before_us // 1000 + 1, b""))
+        below = min(below, Candidate(-(-query.created_before_us // 1000), b""))
     least_ms = query.created_after_us // 1000 + 1 if query.created_after_us is not None else 0
     if query.statuses and Status.SUCCESS not in query.statuses and query.finished_after_us is None:
         # a run moves forward only: read in this order, one that moves meanwhile is met at its old or its new status
@@ -88,8 +88,9 @@ class _Merge:
 
     def __init__(self, client: StoreClient, sources: list[Source]) -> None:
         self._client = client
-        self._heap = [(_order(source.next), place, source) for place, source in enumerate(sources)]
-        heapify(self._heap)
+        self._heap: list[tuple[tuple[int, bytes], int, Source]] = []
+        for place, source in enumerate(sources):
+            self._push(place, source)
 
     async def take(self, count: int) -> list[Candidate]:
         """Take the next candidates; fewer only where there are no more."""

@@ -26,7 +26,7 @@ def from_iso(text: str) -> int:
     Raises: InvalidRequest, with the text, where it is no time or lies outside the years 1970 to 9999.
     """
     try:
-        at_us = from_datetime(datetime.fromisoformat(text))
+        at_us = from_datetime(datetime.fromisoformat(text.upper()))
     except (ValueError, OverflowError):
         raise InvalidRequest(f"{text[:40]!r} is no ISO 8601 time such as 2026-04-28T10:00:00+00:00") from None
     if at_us < 0:

@@ -1,5 +1,6 @@
 """Query parameters of a request, read and checked."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from runstore.ports import ListPosition, ListQuery
 MAX_LIMIT: Final = 200
 DEFAULT_LIMIT: Final = 50
 _MAX_TEXT: Final = 200
+_SPACED_OFFSET: Final = re.compile(r"([Tt ]\S+) (\d\d(?::?\d\d)?)$")
 _POSITIONS: Final = msgspec.msgpack.Decoder(ListPosition)
 _PACK: Final = msgspec.msgpack.Encoder()
 
@@ -137,7 +139,7 @@ def _time(request: web.Request, name: str) -> int | None:
     if told is None:
         return None
     try:
-        # a `+` that was not percent-encoded arrives as a space
-        return from_iso(told.replace(" ", "+") if "T" in told else told)
+        # a `+` that was not percent-encoded arrives as a space: before the offset, and nowhere else behind a `T`
+        return from_iso(_SPACED_OFFSET.sub(r"\1+\2", told))
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.detail}") from None

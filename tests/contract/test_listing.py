@@ -89,9 +89,19 @@ QUERIES = [
     (ListQuery(tags=frozenset({"t1", "t2"})), lambda r: False),
     (ListQuery(created_after_us=1_700_000_000_020_000), lambda r: r.created_ms > 1_700_000_000_020),
     (ListQuery(created_before_us=1_700_000_000_020_999), lambda r: r.created_ms <= 1_700_000_000_020),
+    (ListQuery(created_before_us=1_700_000_000_020_000), lambda r: r.created_ms < 1_700_000_000_020),
+    (ListQuery(created_after_us=1_700_000_000_020_000, created_before_us=1_700_000_000_010_000), lambda r: False),
+    (
+        ListQuery(
+            statuses=frozenset({Status.FAILED}),
+            created_after_us=1_700_000_000_020_000,
+            created_before_us=1_700_000_000_010_000,
+        ),
+        lambda r: False,
+    ),
     (
         ListQuery(created_after_us=1_700_000_000_009_999, created_before_us=1_700_000_000_020_000),
-        lambda r: 1_700_000_000_010 <= r.created_ms <= 1_700_000_000_020,
+        lambda r: 1_700_000_000_010 <= r.created_ms < 1_700_000_000_020,
     ),
     (
         ListQuery(finished_after_us=1_700_000_000_050_000),

@@ -21,6 +21,7 @@ def test_a_time_shows_microseconds_only_where_they_are_not_zero() -> None:
 
 def test_an_offset_and_a_z_are_read_as_the_same_moment() -> None:
     assert from_iso("2026-04-28T12:00:00+02:00") == from_iso("2026-04-28T10:00:00Z") == from_iso("2026-04-28T10:00:00")
+    assert from_iso("2026-04-28t10:00:00z") == from_iso("2026-04-28 10:00:00+00:00") == from_iso("2026-04-28T10:00:00Z")
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 30)), st.integers(-14, 14))

@@ -1,6 +1,7 @@
 """`GET /v1/runs`."""
 
 import asyncio
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
 
@@ -59,6 +60,29 @@ async def test_filters_narrow_the_listing(site: Site) -> None:
     assert await listed(site, "?created_after=2999-01-01") == []
     assert await listed(site, "?created_before=2999-01-01T00:00:00+00:00&limit=200") == [c, b, a]
     assert await listed(site, "?finished_after=2020-01-01T00:00:00%2B00:00") == [b, a]
+
+
+async def test_the_times_of_a_window_are_not_in_it_however_they_are_written(site: Site) -> None:
+    for _ in range(3):
+        await site.publish()
+    created = [run["created_at"] for run in (await site.get("/v1/runs")).json()["runs"]]
+    newest, middle, oldest = (datetime.fromisoformat(at) for at in created)
+    elsewhere = middle.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+    spellings = [middle.isoformat(), middle.isoformat(" "), elsewhere, middle.strftime("%Y-%m-%dt%H:%M:%S.%fz")]
+    after, before = sum(at > middle for at in (newest, oldest)), sum(at < middle for at in (newest, oldest))
+
+    for spelling in (*spellings, *(quote(text) for text in spellings)):
+        asked = spelling.replace(" ", "%20")
+        assert len(await listed(site, f"?created_after={asked}")) == after, spelling
+        assert len(await listed(site, f"?created_before={asked}")) == before, spelling
+
+
+async def test_a_window_that_ends_before_it_begins_is_empty(site: Site) -> None:
+    await site.publish()
+    window = "created_after=2030-01-01&created_before=2020-01-01"
+
+    assert await listed(site, f"?{window}") == []
+    assert await listed(site, f"?{window}&status=failed") == []
 
 
 async def test_only_what_the_caller_may_read_is_listed(site: Site) -> None:

@@ -25,7 +25,8 @@ from runstore.gateway.context import CALLER, Services, services_of
 from runstore.gateway.headers import read_idempotency_key, read_wait
 from runstore.gateway.query import unknown
 from runstore.gateway.runs import wait_for_end
-from runstore.wire.event import Tags, check_depth, encode_event, explain
+from runstore.wire.event import Tags, check_depth, encode_event
+from runstore.wire.explain import explain
 from runstore.wire.record import Record
 
 MAX_SECONDS: Final = 7 * 24 * 3600
@@ -98,7 +99,7 @@ def decode_body(text: bytes) -> RunBody:
                 raise InvalidRequest(unknown("field", name, RunBody.__struct_fields__))
         return _BODY.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body cannot be read: {explain(error)}") from None
+        raise InvalidRequest(f"the body cannot be read: {explain(error, text)}") from None
 
 
 def check(body: RunBody, max_inputs_bytes: int) -> Submission:

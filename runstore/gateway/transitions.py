@@ -3,7 +3,7 @@
 What a caller may not write is refused as if the run did not exist, in the same words: nothing is told.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
@@ -12,7 +12,7 @@ from aiohttp import web
 from runstore.core.cursor import Place
 from runstore.core.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from runstore.core.event import Event
-from runstore.core.ids import RunId, parse_run_id
+from runstore.core.ids import parse_run_id
 from runstore.core.principal import Principal
 from runstore.core.status import Status
 from runstore.gateway.answers import CURSOR, respond_json
@@ -26,7 +26,6 @@ from runstore.wire.event import (
     Tags,
     decode_event,
     encode_event,
-    explain,
 )
 from runstore.wire.views import encode
 
@@ -67,45 +66,24 @@ class PublicEvent(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
-class _Keys(msgspec.Struct):
-    run_id: Any = None
-
-
-_KEYS: Final = msgspec.json.Decoder(_Keys)
-
-
 async def post_transition(request: web.Request) -> web.StreamResponse:
     """Answer with the place of the event that was published."""
     services, principal = services_of(request), principal_of(request)
     run_id = parse_run_id(request.match_info["run_id"])
     body = await read_body(request, services, services.config.max_event_body_bytes)
-    event, _ = decode_event(with_run_id(body, run_id), trusted=False)
+    event, unknown_fields = decode_event(body, trusted=False, run_id=run_id)
     if event.run_id != run_id:
         raise InvalidRequest("the run_id in the body is another than the one in the address: leave it out")
     if event.event_id is None:
         event = msgspec.structs.replace(event, event_id=str(uuid4()))
-    published = await services.commit(publish(services, principal, event))
+    published = await services.commit(publish(services, principal, event, unknown_fields))
     return respond_json(encode(published), status=202, headers={CURSOR: published.cursor})
 
 
-def with_run_id(body: bytes, run_id: RunId) -> bytes:
-    """Put the run's id into an event that leaves it out.
-
-    Raises: InvalidRequest where the body is no JSON object.
-    """
-    try:
-        told = _KEYS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the event cannot be read: {explain(error)}") from None
-    if told.run_id is not None:
-        return body
-    head, _, rest = body.partition(b"{")
-    comma = b"" if rest.lstrip()[:1] == b"}" else b","
-    return head + b'{"run_id":"' + run_id.encode() + b'"' + comma + rest
-
-
-async def publish(services: Services, principal: Principal, event: Event) -> Published:
+async def publish(services: Services, principal: Principal, event: Event, unknown_fields: int) -> Published:
     """Write an event to the log, its output beside it where that is large, and wait until it is folded.
+
+    `unknown_fields` were kept out of it: the projector counts them with those that it meets itself.
 
     Raises: RunNotFound where the caller may not write the run; StoreUnavailable.
     """
@@ -114,7 +92,9 @@ async def publish(services: Services, principal: Principal, event: Event) -> Pub
     if event.output is not None and len(event.output) > services.config.inline_output_bytes:
         ref = await services.store.outputs.write(run_id, event.output)
         event = msgspec.structs.replace(event, output=None, output_ref=ref)
-    entry_id = await services.store.log.append(run_id, encode_event(event), may_write=principal.projects)
+    entry_id = await services.store.log.append(
+        run_id, encode_event(event, unknown_fields=unknown_fields), may_write=principal.projects
+    )
     tail, partition = services.tail, services.tail.partition_of(run_id)
     try:
         await tail.passed(partition, entry_id, services.config.fold_wait_s)

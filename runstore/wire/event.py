@@ -19,10 +19,11 @@ from runstore.core.event import (
     Progress,
     RunRequest,
 )
-from runstore.core.ids import check_project_name, parse_run_id
+from runstore.core.ids import RunId, check_project_name, parse_run_id
 from runstore.core.status import Status
 from runstore.core.times import from_iso, to_iso
 from runstore.core.trace import read_traceparent
+from runstore.wire.explain import explain
 
 Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TAG_CHARACTERS)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=MAX_TAGS)]
@@ -33,6 +34,8 @@ _MARKS: Final = bytes.maketrans(b"{}", b"[]")
 _NO_MARKS: Final = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")
 _MARKS_AT_ONCE: Final = 1024 * 1024
+_AROUND_INPUTS: Final = 1
+"""The levels that the event of a run that was asked for has around `inputs` beyond those of the request's body."""
 
 
 class OutputJson(msgspec.Struct, kw_only=True):
@@ -64,13 +67,10 @@ class RequestJson(msgspec.Struct, kw_only=True, omit_defaults=True):
     traceparent: str | None = None
 
 
-class EventJson(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """An event as a publisher tells it (section 4 of the contract), and what only our own parts add to one.
+class PublicEventJson(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An event as anybody may tell it (section 4 of the contract). `run_id` may be left out where an address has it."""
 
-    `output_ref` (base64 of its packed form), `numbered` and `request` are for the gateway and the publisher.
-    """
-
-    run_id: str
+    run_id: str | None = None
     status: Status
     project_name: str | None = None
     at: str | None = None
@@ -83,32 +83,43 @@ class EventJson(msgspec.Struct, kw_only=True, omit_defaults=True):
     progress: ProgressJson | None = None
     worker: ShortText | None = None
     traceparent: str | None = None
+
+
+class EventJson(PublicEventJson, kw_only=True, omit_defaults=True):
+    """An event, with what only our own parts add to one.
+
+    `output_ref` (base64 of its packed form), `numbered` and `request` are for the gateway and the publisher;
+    `unknown_fields` is how many fields the gateway kept out.
+    """
+
     output_ref: OutputRef | None = None
     numbered: bool = False
     request: RequestJson | None = None
+    unknown_fields: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
-PUBLIC_FIELDS: Final = frozenset(EventJson.__struct_fields__) - {"output_ref", "numbered", "request"}
+PUBLIC_FIELDS: Final = frozenset(PublicEventJson.__struct_fields__)
 _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PUBLIC_EVENT: Final = msgspec.json.Decoder(PublicEventJson)
 _EVENT: Final = msgspec.json.Decoder(EventJson)
 _OUTPUT: Final = msgspec.json.Decoder(OutputJson | None)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def check_depth(text: bytes, what: str) -> None:
+def check_depth(text: bytes, what: str, most: int = MAX_JSON_DEPTH) -> None:
     """Check that JSON is not nested deeper than the limit.
 
     Made of steps over whole texts: a loop over the brackets of 64 MiB would keep everybody else waiting for seconds.
 
     Raises: InvalidRequest.
     """
-    if text.count(b"[") + text.count(b"{") <= MAX_JSON_DEPTH:
+    if text.count(b"[") + text.count(b"{") <= most:
         return
     marks = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_MARKS, _NO_MARKS)
     # two quotes side by side, whichever they are, leave all others opening or closing as they were
     marks = marks.replace(b'""', b"")
     # so are two brackets side by side: to take all such pairs away makes everything one level less deep
-    limit = MAX_JSON_DEPTH
+    limit = most
     while limit and len(fewer := marks.replace(b"[]", b"").replace(b'""', b"")) < len(marks) * 3 // 4:
         marks, limit = fewer, limit - 1
     depth, is_inside = 0, 0
@@ -117,40 +128,48 @@ def check_depth(text: bytes, what: str) -> None:
         steps = memoryview(b"".join(parts[is_inside::2]).translate(_STEPS)).cast("b")
         is_inside = (is_inside + len(parts) - 1) % 2
         if max(accumulate(steps, initial=depth)) > limit:
-            raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels")
+            raise InvalidRequest(f"{what} is nested deeper than {most} levels")
         depth += sum(steps)
 
 
-def decode_event(text: bytes, *, trusted: bool = True) -> tuple[Event, int]:
+def decode_event(text: bytes, *, trusted: bool = True, run_id: RunId | None = None) -> tuple[Event, int]:
     """Read an event, and count the fields of it that are not known.
 
-    With `trusted` false the fields that only our own parts may write are not known either.
+    With `trusted` false the fields that only our own parts may write are not known either. `run_id` is the run's where
+    the event itself leaves it out.
 
     Raises: InvalidRequest, InvalidRunId or PayloadTooLarge, with a sentence that says what to mend.
     """
     if len(text) > MAX_EVENT_BYTES + MAX_OUTPUT_BYTES + MAX_INPUTS_BYTES:
         raise PayloadTooLarge(f"an event of {len(text)} bytes is over the limit of {MAX_OUTPUT_BYTES} for its output")
-    check_depth(text, "the event")
+    check_depth(text, "the event", MAX_JSON_DEPTH + (_AROUND_INPUTS if trusted else 0))
     try:
         keys = _KEYS.decode(text)
-        told = _EVENT.decode(text)
+        told = _EVENT.decode(text) if trusted else _PUBLIC_EVENT.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the event cannot be read: {explain(error)}") from None
-    known = PUBLIC_FIELDS if not trusted else EventJson.__struct_fields__
-    unknown = sum(key not in known for key in keys)
-    rest = len(text) - len(bytes(told.output)) - (len(bytes(told.request.inputs)) if told.request else 0)
+        raise InvalidRequest(f"the event cannot be read: {explain(error, text)}") from None
+    unknown = sum(key not in told.__struct_fields__ for key in keys)
+    rest = len(text) - len(bytes(told.output))
+    if isinstance(told, EventJson):
+        unknown += told.unknown_fields
+        rest -= len(bytes(told.request.inputs)) if told.request else 0
     if rest > MAX_EVENT_BYTES:
         raise PayloadTooLarge(f"the event without its output is {rest} bytes, over the limit of {MAX_EVENT_BYTES}")
-    return _checked(told, trusted=trusted), unknown
+    event = _checked(told, run_id)
+    return (_with_our_own(event, told) if isinstance(told, EventJson) else event), unknown
 
 
-def _checked(told: EventJson, *, trusted: bool) -> Event:
+def _checked(told: PublicEventJson, run_id: RunId | None) -> Event:
+    if told.run_id is not None:
+        run_id = parse_run_id(told.run_id)
+    if run_id is None:
+        raise InvalidRequest("the event cannot be read: it has no run_id")
     if told.project_name is not None:
         check_project_name(told.project_name)
     if told.progress is not None and told.status is not Status.RUNNING:
         raise InvalidRequest("progress goes with the status running only")
     return Event(
-        run_id=parse_run_id(told.run_id),
+        run_id=run_id,
         status=told.status,
         project_name=told.project_name,
         at_us=from_iso(told.at) if told.at is not None else None,
@@ -158,14 +177,22 @@ def _checked(told: EventJson, *, trusted: bool) -> Event:
         attempt=told.attempt,
         error_message=told.error_message,
         output=compact_output(bytes(told.output), told.status),
-        output_ref=told.output_ref if trusted else None,
         event_id=told.event_id,
         tags=told.tags or (),
         progress=Progress(fraction=told.progress.fraction, message=told.progress.message) if told.progress else None,
         worker=told.worker,
         traceparent=read_traceparent(told.traceparent),
-        numbered=told.numbered and trusted,
-        request=read_request(told.request) if told.request and trusted else None,
+    )
+
+
+def _with_our_own(event: Event, told: EventJson) -> Event:
+    if told.output_ref is None and not told.numbered and told.request is None:
+        return event
+    return msgspec.structs.replace(
+        event,
+        output_ref=told.output_ref,
+        numbered=told.numbered,
+        request=read_request(told.request) if told.request is not None else None,
     )
 
 
@@ -190,7 +217,7 @@ def compact_output(text: bytes, status: Status) -> bytes | None:
             return None
         outputs: Any = msgspec.json.decode(told.outputs)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"output cannot be read: {explain(error)}") from None
+        raise InvalidRequest(f"output cannot be read: {explain(error, text)}") from None
     whole = encode_output(
         Output(
             status=told.status or status,
@@ -210,8 +237,8 @@ def encode_output(output: Output) -> bytes:
     return _ENCODER.encode(output)
 
 
-def encode_event(event: Event) -> bytes:
-    """Write an event as the JSON that `decode_event` reads."""
+def encode_event(event: Event, *, unknown_fields: int = 0) -> bytes:
+    """Write an event as the JSON that `decode_event` reads. `unknown_fields` were kept out of it, to be counted."""
     request = event.request
     return _ENCODER.encode(
         EventJson(
@@ -235,14 +262,6 @@ def encode_event(event: Event) -> bytes:
             output_ref=event.output_ref,
             numbered=event.numbered,
             request=request_json(request) if request else None,
+            unknown_fields=unknown_fields,
         )
     )
-
-
-def explain(error: Exception) -> str:
-    """Say in a few words what a decoder found wrong."""
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    if isinstance(error, RecursionError):
-        return f"it is nested deeper than {MAX_JSON_DEPTH} levels"
-    return str(error)[:300]

@@ -7,7 +7,8 @@ import msgspec
 
 from runstore.core.errors import InvalidRequest, PayloadTooLarge
 from runstore.core.event import Progress
-from runstore.wire.event import check_depth, explain
+from runstore.wire.event import check_depth
+from runstore.wire.explain import explain
 
 SUBPROTOCOL: Final = "runstore.v1"
 BEARER_SUBPROTOCOL: Final = "runstore.bearer."
@@ -98,7 +99,7 @@ def decode_message(text: str) -> ClientMessage:
     try:
         message = _DECODER.decode(packed)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidRequest(f"the message cannot be read: {explain(error)}") from None
+        raise InvalidRequest(f"the message cannot be read: {explain(error, packed)}") from None
     _check_id(message.id)
     if isinstance(message, Subscribe):
         _check_subscribe(message)

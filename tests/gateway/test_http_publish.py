@@ -31,6 +31,21 @@ async def test_an_event_keeps_its_id_and_may_name_its_run(site: Site) -> None:
     assert (reply.status, reply.json()["event_id"], reply.json()["run_id"]) == (202, "e-1", RUN_ID)
 
 
+async def test_a_run_id_of_null_is_one_that_was_left_out(site: Site) -> None:
+    event = {"run_id": None, "status": "running", "project_name": "forecasts"}
+
+    assert (await site.post(f"/v1/runs/{RUN_ID}/transitions", event)).json()["run_id"] == RUN_ID
+
+
+async def test_unknown_fields_are_kept_out_and_counted_whatever_they_hold(site: Site) -> None:
+    event = {"status": "running", "project_name": "forecasts", "colour": "red", "request": 5, "output_ref": "x"}
+
+    reply = await site.post(f"/v1/runs/{RUN_ID}/transitions", event)
+
+    stats = await site.store.redis.client.hgetall(site.store.redis.meta.keys_of(RUN_ID).stats)
+    assert (reply.status, stats[b"unknown_fields"]) == (202, b"3")
+
+
 BAD: list[tuple[Any, str]] = [
     ({}, "invalid_request"),
     ([], "invalid_request"),

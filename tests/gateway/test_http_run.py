@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from runstore.core.event import MAX_JSON_DEPTH
 from runstore.core.principal import Scope
 from runstore.wire.event import decode_event
 from tests.gateway.builders import RUN_ID, Site, site_over, until
@@ -42,6 +43,16 @@ async def test_what_a_worker_needs_is_in_the_log(site: Site) -> None:
     assert bytes(event.request.inputs) == b'{"b":1,"a":[1.5]}'
     assert (event.request.timeout_s, event.request.queue_timeout_s) == (5, 60)
     assert (event.request.commit_sha, event.tags, event.numbered) == ("abc1234", ("x", "y"), True)
+
+
+async def test_inputs_may_be_as_deep_as_a_body_may_be(site: Site) -> None:
+    def body(depth: int) -> bytes:
+        return b'{"project_name":"forecasts","inputs":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+
+    deepest = await site.post("/v1/runs", data=body(MAX_JSON_DEPTH - 1))
+    deeper = await site.post("/v1/runs", data=body(MAX_JSON_DEPTH))
+
+    assert (deepest.status, deeper.status, deeper.code) == (202, 422, "invalid_request")
 
 
 BAD: list[tuple[Any, str]] = [

@@ -47,10 +47,40 @@ def test_only_our_own_parts_may_ask_for_a_number_or_a_worker() -> None:
     assert (stranger.numbered, stranger.request, two) == (False, None, 2)
 
 
+def test_a_strangers_field_may_hold_anything_where_our_own_parts_have_one_of_that_name() -> None:
+    event, unknown = decode_event(told(output_ref="x", numbered="y", request=5, unknown_fields=[]), trusted=False)
+
+    assert event == decode_event(told())[0]
+    assert unknown == 4
+
+
+def test_fields_that_were_kept_out_before_are_counted_when_the_event_is_read() -> None:
+    event, unknown = decode_event(told(colour="red"), trusted=False)
+
+    assert decode_event(encode_event(event, unknown_fields=unknown)) == (event, 1)
+
+
+def test_an_event_that_leaves_its_run_out_is_of_the_run_that_it_was_sent_to() -> None:
+    for text in (b'{"status":"running"}', b'{"status":"running","run_id":null}'):
+        event, _ = decode_event(text, trusted=False, run_id=RunId(RUN_ID))
+
+        assert event == Event(run_id=RunId(RUN_ID), status=Status.RUNNING)
+
+
+def test_inputs_as_deep_as_a_request_may_be_are_read_in_the_event_around_them() -> None:
+    depth = MAX_JSON_DEPTH - 1
+    inputs = b'{"a":' * depth + b"1" + b"}" * depth
+    event = Event(run_id=RunId(RUN_ID), status=Status.PENDING, request=RunRequest(inputs=msgspec.Raw(inputs)))
+
+    check_depth(b'{"inputs":' + inputs + b"}", "the body")
+
+    assert decode_event(encode_event(event))[0] == event
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"", "truncated"),
+        (b"", "it is empty"),
         (b"[]", "object"),
         (b"nonsense", "malformed"),
         (b"\xff", "cannot be read"),

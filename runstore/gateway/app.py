@@ -10,7 +10,7 @@ from aiohttp import web
 
 from runstore.feed import FeedTail
 from runstore.gateway.auth import ApiTokens, Authentication, refresh
-from runstore.gateway.body import Reserve
+from runstore.gateway.body import Reserve, let_wait
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.door import Outermost, door, guard
@@ -190,7 +190,7 @@ def make_app(services: Services) -> web.Application:
             resource = resources[route.path] = app.router.add_resource(router_path(route.path))
         methods = ("GET", "HEAD") if route.method == "GET" and not route.is_websocket else (route.method,)
         for method in methods:
-            routes[resource.add_route(method, route.handler)] = route
+            routes[resource.add_route(method, route.handler, expect_handler=let_wait)] = route
     return app
 
 

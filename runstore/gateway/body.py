@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from runstore.core.errors import PayloadTooLarge, RateLimited
 from runstore.gateway.context import Services
@@ -45,6 +45,7 @@ async def read_body(request: web.Request, services: Services, limit_bytes: int) 
     services.reserve.take(room)
     body = bytearray()
     try:
+        await _ask_to_continue(request)
         async with asyncio.timeout(config.body_timeout_s):
             while True:
                 async with asyncio.timeout(config.body_idle_s):
@@ -63,3 +64,14 @@ async def read_body(request: web.Request, services: Services, limit_bytes: int) 
         raise HttpProblem("bad_request", f"the body cannot be read: {type(error).__name__}", close=True) from None
     finally:
         services.reserve.give_back(room)
+
+
+async def let_wait(_: web.Request) -> None:
+    """Leave a client that expects `100 Continue` waiting: it is told so only once its body is wanted."""
+
+
+async def _ask_to_continue(request: web.Request) -> None:
+    if "Expect" in request.headers and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # as aiohttp does it: what was written is no part of the answer
+        request.writer.output_size = 0

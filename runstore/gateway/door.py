@@ -1,8 +1,8 @@
 """The door: everything that is checked before a handler hears of a request, and every error turned into a problem.
 
 In this order: the caller is known, the origin is let in, the scope is held, the address can be read, the route exists,
-its query parameters are known, the body is not encoded. Under /v1 nothing answers without a valid token, not even that
-an address does not exist.
+its query parameters are known, what it gives is wanted, the body is JSON and not encoded. Under /v1 nothing answers
+without a valid token, not even that an address does not exist.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from aiohttp.typedefs import Middleware
 from runstore.core.errors import Forbidden, RunstoreError
 from runstore.core.principal import Principal, Scope
 from runstore.gateway.context import CALLER, SERVICES, Services
+from runstore.gateway.media import check_json, negotiate
 from runstore.gateway.problems import HttpProblem, problem, respond, respond_to, respond_to_http
 from runstore.gateway.query import check_names
 from runstore.gateway.route import Route
@@ -43,11 +44,7 @@ def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
         if route is not None:
             if request.rel_url.raw_query_string:
                 check_names(request, route.query_names)
-            encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-            if encoding not in {"", "identity"}:
-                raise HttpProblem(
-                    "unsupported_media_type", "send the body as it is, without Content-Encoding", close=True
-                )
+            check_media(request, route)
         return await handler(request)
 
     return enter
@@ -104,6 +101,19 @@ def check_target(raw: str) -> None:
         unquote_to_bytes(raw.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeDecodeError:
         raise HttpProblem("bad_request", "the address is not UTF-8") from None
+
+
+def check_media(request: web.Request, route: Route) -> None:
+    """Check that a client takes what the route gives, and that it sends what the route takes.
+
+    Raises: NotAcceptable, HttpProblem.
+    """
+    if route.media and request.headers.get("Accept", "*/*") != "*/*":
+        negotiate(request, *route.media)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise HttpProblem("unsupported_media_type", "send the body as it is, without Content-Encoding", close=True)
+    if route.body is not None:
+        check_json(request)
 
 
 def is_guarded(path: str) -> bool:

@@ -12,7 +12,8 @@ from aiohttp import web
 from runstore.gateway.answers import CURSOR, catch_up, respond_json
 from runstore.gateway.context import principal_of, services_of
 from runstore.gateway.history_stream import stream_events
-from runstore.gateway.sse import EVENT_STREAM, negotiate
+from runstore.gateway.media import negotiate
+from runstore.gateway.sse import EVENT_STREAM
 from runstore.wire.views import EventView, encode, view_event
 
 _JSON: Final = "application/json"

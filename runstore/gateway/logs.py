@@ -13,7 +13,8 @@ from runstore.gateway.answers import CACHE, CURSOR, catch_up
 from runstore.gateway.context import Services, principal_of, services_of
 from runstore.gateway.logs_read import Decoders, read_left
 from runstore.gateway.logs_stream import stream_logs
-from runstore.gateway.sse import EVENT_STREAM, negotiate
+from runstore.gateway.media import negotiate
+from runstore.gateway.sse import EVENT_STREAM
 
 _TEXT: Final = "text/plain"
 

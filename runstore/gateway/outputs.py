@@ -16,6 +16,7 @@ from runstore.core.status import Status
 from runstore.gateway.answers import CACHE, CURSOR, JSON, catch_up
 from runstore.gateway.context import CALLER, Services, principal_of, services_of
 from runstore.gateway.headers import matches, read_range
+from runstore.gateway.problems import HttpProblem
 
 _IN_THREAD_FROM_BYTES: Final = 128 * 1024
 
@@ -90,7 +91,7 @@ async def get_named_output(request: web.Request) -> web.StreamResponse:
     else:
         value = await _pick(services, run, ref, name)
     if value is None:
-        raise OutputNotFound(f"the run left no output named {name[:60]!r}")
+        raise _not_found(f"the run left no output named {name[:60]!r}", cursor)
     if matches(request, etag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=value, headers={"Content-Type": JSON, **headers})
@@ -115,12 +116,19 @@ async def _load(request: web.Request, services: Services) -> tuple[Run, OutputRe
     seen = services.tail.whole_cursor()
     record = await services.resolver.load(principal_of(request), request.match_info["run_id"])
     run = record.run
+    cursor = services.cursor_text(run.run_id, seen)
     ref = run.output
     if ref is None and run.is_terminal:
         fresh = await services.lookup.fresh(run.run_id)
         ref = fresh.run.late_output if fresh is not None else None
     if ref is None:
-        raise OutputNotFound(
-            "the run ended and left no output" if run.is_terminal else "the run has not ended: it has no output yet"
+        raise _not_found(
+            "the run ended and left no output" if run.is_terminal else "the run has not ended: it has no output yet",
+            cursor,
         )
-    return run, ref, services.cursor_text(run.run_id, seen)
+    return run, ref, cursor
+
+
+def _not_found(detail: str, cursor: str) -> HttpProblem:
+    # this too is an answer about a run: the client may wait from here on for what is missing
+    return HttpProblem(OutputNotFound.code, detail, headers={CURSOR: cursor})

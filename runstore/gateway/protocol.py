@@ -8,16 +8,18 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.problems import CONTENT_TYPE, problem, respond
 from runstore.wire.views import encode
 
+_TOO_MANY_HEADERS: Final = "Too many headers received"
+"""What aiohttp says of them; it has no error of its own for this."""
 _log = logging.getLogger("runstore.gateway")
 
 
@@ -114,7 +116,10 @@ class GuardedConnection(web.RequestHandler):
             return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
         _log.info("malformed_request", extra={"peer": request.remote, "kind": type(exc).__name__})
         if isinstance(exc, LineTooLong):
-            told = problem("head_too_large", "the request line or a header is over the limit")
+            most = self._config.max_head_line_bytes
+            told = problem("head_too_large", f"the request line or a header is over the limit of {most} bytes")
+        elif isinstance(exc, BadHttpMessage) and exc.message == _TOO_MANY_HEADERS:
+            told = problem("head_too_large", f"the request has more than {self._config.max_headers} headers")
         else:
             told = problem("bad_request", "this cannot be read as HTTP/1.1")
         return respond(told, close=True)

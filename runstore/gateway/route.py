@@ -47,6 +47,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     is_websocket: bool = False
 
     @cached_property
+    def media(self) -> tuple[str, ...]:
+        """The media types that the route gives; none where it is open, since whoever probes it reads the status."""
+        given = [media for reply in self.replies for media in (reply.media, reply.stream) if media is not None]
+        return () if self.is_open else tuple(dict.fromkeys(given))
+
+    @cached_property
     def query_names(self) -> frozenset[str]:
         """The query parameters that the route knows."""
         return frozenset(param.name for param in self.params if param.where == "query")

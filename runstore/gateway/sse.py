@@ -1,4 +1,4 @@
-"""Server-sent events: framing, bounded streams, and which media type a client wants."""
+"""Server-sent events: framing and bounded streams."""
 
 import asyncio
 from time import monotonic
@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from runstore.core.errors import InvalidRequest, NotAcceptable
+from runstore.core.errors import InvalidRequest
 from runstore.gateway.context import CALLER
 from runstore.gateway.socket_streams import STREAMS
 
@@ -19,25 +19,6 @@ def frame(name: str, data: bytes, event_id: str | None = None) -> bytes:
     """Write one event. Needs: data without line breaks, as JSON has none."""
     head = b"id: %b\n" % event_id.encode() if event_id is not None else b""
     return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), data)
-
-
-def negotiate(request: web.Request, *offered: str) -> str:
-    """Choose the media type that the client likes best; the first offered where it does not care.
-
-    Raises: NotAcceptable.
-    """
-    told = ",".join(request.headers.getall("Accept", ()))
-    if not told.strip():
-        return offered[0]
-    wishes = [_read_wish(part) for part in told.split(",") if part.strip()]
-    best, best_weight = "", 0.0
-    for media_type in offered:
-        weight = _weigh(media_type, wishes)
-        if weight > best_weight:
-            best, best_weight = media_type, weight
-    if not best:
-        raise NotAcceptable(f"this address gives {' or '.join(offered)}")
-    return best
 
 
 def last_event_id(request: web.Request) -> str | None:
@@ -122,25 +103,3 @@ class EventStream:
     def poll_s(self) -> float:
         """How often a follower of logs reads."""
         return self._streams.config.logs_poll_s
-
-
-def _read_wish(part: str) -> tuple[str, float]:
-    media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    weight = 1.0
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                weight = min(1.0, max(0.0, float(value)))
-            except ValueError:
-                weight = 0.0
-    return media_type, weight if weight == weight else 0.0  # noqa: PLR0124 - not a number is no wish
-
-
-def _weigh(media_type: str, wishes: list[tuple[str, float]]) -> float:
-    family = media_type.partition("/")[0] + "/*"
-    for pattern in (media_type, family, "*/*"):
-        weights = [weight for wish, weight in wishes if wish == pattern]
-        if weights:
-            return max(weights)
-    return 0.0

@@ -146,6 +146,59 @@ async def test_an_encoded_body_is_not_unpacked(site: Site) -> None:
     assert (reply.status, reply.code) == (415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "application/xml",
+        "text/html; charset=utf-8",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=latin-1",
+    ],
+)
+async def test_a_body_that_says_it_is_no_json_is_not_taken(site: Site, told: str) -> None:
+    for path in ("/v1/runs", f"/v1/runs/{RUN_ID}/transitions"):
+        event = {"project_name": "forecasts"} | ({"status": "running"} if "transitions" in path else {})
+        reply = await site.post(path, event, headers={"Content-Type": told})
+
+        assert (reply.status, reply.code) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "application/json",
+        "application/json; charset=UTF-8",
+        "application/cloudevents+json",
+        "text/plain;charset=UTF-8",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "",
+    ],
+)
+async def test_json_is_taken_also_under_the_types_that_clients_set_unasked(site: Site, told: str) -> None:
+    reply = await site.post("/v1/runs", {"project_name": "forecasts"}, headers={"Content-Type": told})
+
+    assert reply.status == 202
+
+
+@pytest.mark.parametrize("path", ["/v1/runs", f"/v1/runs/{RUN_ID}", f"/v1/runs/{RUN_ID}/output", "/v1/openapi.json"])
+async def test_a_client_that_takes_none_of_what_there_is_is_told_what_there_is(site: Site, path: str) -> None:
+    await site.publish(RUN_ID, status="success", output={"stdout": "x"})
+
+    for wanted in ("application/xml", "application/json;q=0, */*;q=0"):
+        reply = await site.get(path, headers={"Accept": wanted})
+        assert (reply.status, reply.code) == (406, "not_acceptable")
+        assert "application/json" in reply.json()["detail"]
+    for wanted in ("", "*/*", "application/*", "text/html, */*;q=0.1", "application/json; charset=utf-8"):
+        assert (await site.get(path, headers={"Accept": wanted})).status == 200
+
+
+async def test_a_run_is_not_asked_for_by_a_client_that_could_not_take_the_answer(site: Site) -> None:
+    await site.post("/v1/runs", {"project_name": "forecasts"}, headers={"Accept": "text/html"})
+
+    assert (await site.get("/v1/runs")).json()["runs"] == []
+
+
 async def test_health_is_open_to_everybody(site: Site) -> None:
     alive, ready = await site.get("/healthz", token=None), await site.get("/readyz", token=None)
 

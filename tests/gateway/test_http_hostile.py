@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -225,16 +226,41 @@ async def test_what_is_no_http_is_told_so(site: Site) -> None:
         assert b"application/problem+json" in answer
 
 
-async def test_a_head_over_the_limits_is_too_large(site: Site) -> None:
-    for raw in (
-        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100 + b"\r\n",
+async def test_a_head_over_the_limits_is_too_large_and_told_which(site: Site) -> None:
+    for raw, says in (
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"16384 bytes"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", b"16384 bytes"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 100 + b"\r\n", b"64 headers"),
     ):
         answer = await ask(site, raw)
 
-        assert answer.split(b" ", 2)[1] in {b"431", b"400"}
+        assert answer.split(b" ", 2)[1] == b"431"
         assert b"application/problem+json" in answer
+        assert says in answer
+
+
+@pytest.mark.parametrize(
+    ("token", "length", "answered"),
+    [(ADMIN, 47, b"HTTP/1.1 100 "), (ADMIN, 99_999_999, b"HTTP/1.1 413 "), ("nobody", 47, b"HTTP/1.1 401 ")],
+)
+async def test_a_body_is_asked_for_only_where_it_is_wanted(
+    site: Site, token: str, length: int, answered: bytes
+) -> None:
+    head = [
+        f"POST /v1/runs/{RUN_ID}/transitions HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {token}",
+        "Expect: 100-continue",
+        f"Content-Length: {length}",
+    ]
+    async with wire(site) as (reader, writer):
+        writer.write("\r\n".join([*head, "", ""]).encode())
+        first = await reader.readuntil(b"\r\n\r\n")
+        assert first.startswith(answered)
+
+        if answered == b"HTTP/1.1 100 ":
+            writer.write(b'{"status":"running","project_name":"forecasts"}')
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
 
 
 async def test_half_a_head_is_not_waited_for(site: Site) -> None:

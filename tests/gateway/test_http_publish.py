@@ -225,6 +225,7 @@ async def test_outputs_that_are_not_there_are_not_found(site: Site) -> None:
         reply = await site.get(f"/v1/runs/{path}")
 
         assert (reply.status, reply.code) == (404, "output_not_found")
+        assert (await site.get(f"/v1/runs/{path.split('/')[0]}?after={reply.headers['Runstore-Cursor']}")).status == 200
 
 
 async def test_the_output_of_a_failed_run_and_one_that_came_too_late_can_be_read(site: Site) -> None:

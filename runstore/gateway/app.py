@@ -187,7 +187,7 @@ def make_app(services: Services) -> web.Application:
     for route in ROUTES:
         resource = resources.get(route.path)
         if resource is None:
-            resource = resources[route.path] = app.router.add_resource(router_path(route.path))
+            resource = resources[route.path] = app.router.add_resource(router_path(route))
         methods = ("GET", "HEAD") if route.method == "GET" and not route.is_websocket else (route.method,)
         for method in methods:
             routes[resource.add_route(method, route.handler, expect_handler=let_wait)] = route

@@ -14,6 +14,7 @@ from runstore.gateway.context import principal_of, services_of
 from runstore.gateway.history_stream import stream_events
 from runstore.gateway.media import negotiate
 from runstore.gateway.sse import EVENT_STREAM
+from runstore.wire.schema import RunIdText
 from runstore.wire.views import EventView, encode, view_event
 
 _JSON: Final = "application/json"
@@ -22,7 +23,7 @@ _JSON: Final = "application/json"
 class RunEvents(msgspec.Struct, frozen=True, kw_only=True):
     """The kept events of a run, in stream order."""
 
-    run_id: str
+    run_id: RunIdText
     events: tuple[EventView, ...]
 
 

@@ -15,8 +15,12 @@ from runstore.gateway.route import Param, Reply, Route
 
 DOCUMENT: Final = web.AppKey("openapi", bytes)
 _REF: Final = "#/components/schemas/{name}"
-_GENERAL: Final = ("bad_request", "invalid_request", "head_too_large", "internal_error")
+_GENERAL: Final = (
+    *("bad_request", "invalid_request", "head_too_large", "expectation_failed", "unsupported_media_type"),
+    "internal_error",
+)
 _BEHIND_A_TOKEN: Final = ("unauthorized", "forbidden", "store_unavailable")
+_REST: Final = r"[\s\S]*"
 _NO_BODY: Final = frozenset({"GET", "HEAD", "DELETE"})
 _HEADERS: Final = {
     "ETag": "The entity tag of the answer, for If-None-Match.",
@@ -103,9 +107,11 @@ def _parameter(param: Param) -> dict[str, Any]:
 
 def _responses(route: Route) -> dict[str, Any]:
     told = {str(reply.status): _reply(reply) for reply in route.replies}
-    codes = _unique([*route.problems, *_GENERAL, *(() if route.is_open else _BEHIND_A_TOKEN)])
+    codes = [*route.problems, *_GENERAL]
+    codes += ["not_acceptable"] if route.media else []
+    codes += [] if route.is_open else _BEHIND_A_TOKEN
     by_status: dict[int, list[str]] = {}
-    for code in codes:
+    for code in _unique(codes):
         by_status.setdefault(KINDS[code].status, []).append(code)
     for status, names in sorted(by_status.items()):
         problem: dict[str, Any] = {
@@ -122,12 +128,17 @@ def _responses(route: Route) -> dict[str, Any]:
 def _reply(reply: Reply) -> dict[str, Any]:
     told: dict[str, Any] = {"description": reply.description}
     if reply.media is not None:
-        told["content"] = {reply.media: {"schema": _schema(reply.type) if reply.type is not None else {}}}
+        # a part of a JSON text is no JSON text: nothing can be said of it but the type that the whole has
+        told["content"] = {reply.media: {} if reply.status == HTTPStatus.PARTIAL_CONTENT else {"schema": _media(reply)}}
         if reply.stream is not None:
             told["content"][reply.stream] = {"schema": {"type": "string"}}
     if reply.headers:
         told["headers"] = _headers(reply.headers)
     return told
+
+
+def _media(reply: Reply) -> dict[str, Any]:
+    return _schema(reply.type) if reply.type is not None else {}
 
 
 def _headers(names: tuple[str, ...]) -> dict[str, Any]:
@@ -155,6 +166,7 @@ def _unique(items: Iterable[Any]) -> list[Any]:
     return kept
 
 
-def router_path(path: str) -> str:
-    """Write an address of the document as aiohttp's router takes it: a parameter is anything up to the next slash."""
-    return re.sub(r"{(\w+)}", r"{\1:[^/]*}", path)
+def router_path(route: Route) -> str:
+    """Write an address as aiohttp's router takes it: a parameter goes up to the next slash, or is the rest."""
+    rest = {param.name for param in route.params if param.is_rest}
+    return re.sub(r"{(\w+)}", lambda found: f"{{{found[1]}:{_REST if found[1] in rest else '[^/]*'}}}", route.path)

@@ -11,13 +11,14 @@ from runstore.core.principal import Scope
 
 
 class Param(msgspec.Struct, frozen=True, kw_only=True):
-    """One parameter of a route."""
+    """One parameter of a route. `is_rest`: it is the rest of the address, whatever slashes that has."""
 
     name: str
     where: Literal["path", "query", "header"]
     description: str
     type: Any = str
     repeated: bool = False
+    is_rest: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,17 +18,22 @@ from runstore.gateway.runs import RunPage, get_run, list_runs
 from runstore.gateway.socket import open_socket
 from runstore.gateway.submit import RunBody, post_run
 from runstore.gateway.transitions import PublicEvent, Published, post_transition
-from runstore.wire.event import Tag
+from runstore.wire.event import Commit, Tag
+from runstore.wire.schema import CursorText, ProjectName, RunIdPrefix, TimeText, WholeRunId
 from runstore.wire.views import RunView
 
 _RUN_ID: Final = Param(
     name="run_id",
     where="path",
     description="A run id, or a prefix of at least 4 hex digits (dashes optional, any case).",
+    type=RunIdPrefix,
 )
-_FULL_RUN_ID: Final = Param(name="run_id", where="path", description="A whole run id.")
+_FULL_RUN_ID: Final = Param(name="run_id", where="path", description="A whole run id.", type=WholeRunId)
 _AFTER: Final = Param(
-    name="after", where="query", description="A cursor: the answer is never from before it. Waits up to 5 s for that."
+    name="after",
+    where="query",
+    description="A cursor: the answer is never from before it. Waits up to 5 s for that.",
+    type=CursorText,
 )
 _IF_NONE_MATCH: Final = Param(name="If-None-Match", where="header", description="Entity tags; 304 where one matches.")
 _PREFER: Final = Param(
@@ -36,14 +41,12 @@ _PREFER: Final = Param(
     where="header",
     description="wait=N (1 to 60): hold the answer until the run has ended or N seconds passed.",
 )
-_ACCEPT: Final = Param(name="Accept", where="header", description="text/event-stream asks for SSE.")
 _LAST_EVENT_ID: Final = Param(name="Last-Event-ID", where="header", description="Where an SSE stream goes on.")
-_TIME: Final = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 _FIND: Final = ("invalid_run_id", "run_not_found", "ambiguous_run_id", "cursor_lost")
 _RUN_HEADERS: Final = ("ETag", "Runstore-Cursor", "Preference-Applied")
 _OUTPUT_HEADERS: Final = ("ETag", "Runstore-Cursor", "Accept-Ranges")
 _POSTED_HEADERS: Final = ("Runstore-Cursor", "Location", "Preference-Applied")
-_BODY: Final = ("payload_too_large", "unsupported_media_type", "request_timeout", "rate_limited")
+_BODY: Final = ("payload_too_large", "request_timeout", "rate_limited")
 _UNCHANGED: Final = Reply(status=304, description="Nothing changed.", media=None, headers=("ETag", "Runstore-Cursor"))
 
 
@@ -69,19 +72,19 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="List runs, newest first.",
         scope=Scope.READ,
         params=(
-            _filter("project_name", "Runs of this project."),
+            _filter("project_name", "Runs of this project.", ProjectName),
             _filter("status", "Runs in any of these statuses; empty means any.", Status, repeated=True),
-            _filter("commit_sha", "Runs of this commit, or of commits that begin so."),
+            _filter("commit_sha", "Runs of this commit, or of commits that begin so.", Commit),
             _filter("tag", "Runs that have all of these tags.", Tag, repeated=True),
-            _filter("created_after", "Runs created after this time.", _TIME),
-            _filter("created_before", "Runs created before this time.", _TIME),
-            _filter("finished_after", "Runs that ended, or were heard to have, after this time.", _TIME),
+            _filter("created_after", "Runs created after this time.", TimeText),
+            _filter("created_before", "Runs created before this time.", TimeText),
+            _filter("finished_after", "Runs that ended, or were heard to have, after this time.", TimeText),
             _filter(
                 "limit",
                 f"Most runs of a page; {DEFAULT_LIMIT} unless told.",
                 Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)],
             ),
-            _filter("cursor", "next_cursor of the page before."),
+            _filter("cursor", "next_cursor of the page before.", CursorText),
             _AFTER,
         ),
         replies=(Reply(status=200, description="A page.", type=RunPage, headers=("Runstore-Cursor",)),),
@@ -167,7 +170,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         scope=Scope.READ,
         params=(
             _RUN_ID,
-            Param(name="name", where="path", description="A key of `outputs`, percent-encoded."),
+            Param(
+                name="name", where="path", description="A key of `outputs`; its slashes need no encoding.", is_rest=True
+            ),
             _AFTER,
             _IF_NONE_MATCH,
         ),
@@ -183,7 +188,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_events,
         summary="Read a run's transitions in order, the ignored ones marked; as SSE until the terminal one.",
         scope=Scope.READ,
-        params=(_RUN_ID, _AFTER, _ACCEPT, _LAST_EVENT_ID),
+        params=(_RUN_ID, _AFTER, _LAST_EVENT_ID),
         replies=(
             Reply(
                 status=200,
@@ -193,7 +198,7 @@ ROUTES: Final[tuple[Route, ...]] = (
                 stream="text/event-stream",
             ),
         ),
-        problems=(*_FIND, "not_acceptable"),
+        problems=_FIND,
     ),
     Route(
         method="GET",
@@ -201,7 +206,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_logs,
         summary="Read stdout and stderr as they come; as SSE until the run has ended.",
         scope=Scope.READ,
-        params=(_RUN_ID, _AFTER, _ACCEPT, _LAST_EVENT_ID),
+        params=(_RUN_ID, _AFTER, _LAST_EVENT_ID),
         replies=(
             Reply(
                 status=200,
@@ -212,7 +217,7 @@ ROUTES: Final[tuple[Route, ...]] = (
                 stream="text/event-stream",
             ),
         ),
-        problems=(*_FIND, "not_acceptable"),
+        problems=_FIND,
     ),
     Route(
         method="GET",

@@ -15,6 +15,7 @@ from runstore.gateway.headers import matches, read_wait
 from runstore.gateway.query import read_limit, read_list_query, read_position, write_position
 from runstore.ports import ListPosition, ListQuery
 from runstore.wire.cursor import encode_cursor
+from runstore.wire.schema import CursorText
 from runstore.wire.views import ListedRun, encode, view_listed
 
 
@@ -22,7 +23,7 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a listing; `next_cursor` null: there is nothing after it."""
 
     runs: tuple[ListedRun, ...]
-    next_cursor: str | None
+    next_cursor: CursorText | None
 
 
 async def get_run(request: web.Request) -> web.StreamResponse:

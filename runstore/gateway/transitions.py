@@ -27,15 +27,16 @@ from runstore.wire.event import (
     decode_event,
     encode_event,
 )
+from runstore.wire.schema import CursorText, ProjectName, RunIdText, TimeText, WholeRunId
 from runstore.wire.views import encode
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a published event: its id, and the place from which on every answer shows it."""
 
-    run_id: str
+    run_id: RunIdText
     event_id: str
-    cursor: str
+    cursor: CursorText
 
 
 class PublicOutput(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +53,9 @@ class PublicEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as anybody may publish it. `run_id` may be left out here; unknown fields are kept out, not refused."""
 
     status: Status
-    run_id: str | None = None
-    project_name: str | None = None
-    at: str | None = None
+    run_id: WholeRunId | None = None
+    project_name: ProjectName | None = None
+    at: TimeText | None = None
     commit_sha: Commit | None = None
     attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     error_message: str | None = None

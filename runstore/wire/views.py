@@ -7,18 +7,19 @@ import msgspec
 from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 from runstore.core.times import to_iso
+from runstore.wire.schema import RunIdText, TimeText
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as `get_run` answers it in every interface: always these ten fields, in this order."""
 
-    run_id: str
+    run_id: RunIdText
     run_number: int | None
     project_name: str
     status: Status
     commit_sha: str | None
-    started_at: str | None
-    finished_at: str | None
+    started_at: TimeText | None
+    finished_at: TimeText | None
     error_message: str | None
     output: msgspec.Raw | None
     truncated: bool
@@ -27,16 +28,16 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
 class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a listing: without its output, with when it was created and its tags."""
 
-    run_id: str
+    run_id: RunIdText
     run_number: int | None
     project_name: str
     status: Status
     commit_sha: str | None
-    started_at: str | None
-    finished_at: str | None
+    started_at: TimeText | None
+    finished_at: TimeText | None
     error_message: str | None
     truncated: bool
-    created_at: str
+    created_at: TimeText
     tags: tuple[str, ...]
 
 
@@ -44,8 +45,8 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a run's history. `reason` says why an ignored one changed nothing."""
 
     status: Status
-    at: str
-    recorded_at: str
+    at: TimeText
+    recorded_at: TimeText
     attempt: int
     ignored: bool
     reason: str | None

@@ -1,6 +1,7 @@
 """Who is let in, and what is told to those who are not."""
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -254,3 +255,36 @@ async def test_the_document_describes_every_route_and_only_those(site: Site) -> 
             named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
             assert all(f"{{{name}}}" in path for name in named)
             assert operation["responses"]
+
+
+async def test_the_document_says_what_stands_before_every_route(site: Site) -> None:
+    document = (await site.get("/v1/openapi.json")).json()
+
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            told = {int(status) for status in operation["responses"]}
+            assert told >= {400, 415, 417, 422, 431, 500}
+            if path.startswith("/v1"):
+                assert told >= {401, 403, 503} | ({406} if path != "/v1/ws" else set())
+            names = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
+            assert not names & {"Accept", "Content-Type", "Authorization"}, "OpenAPI has these ignored"
+    [partial] = document["paths"]["/v1/runs/{run_id}/output"]["get"]["responses"]["206"]["content"].values()
+    assert partial == {}
+
+
+async def test_the_forms_in_the_document_are_those_that_are_taken(site: Site) -> None:
+    run_id = await site.publish()
+    cursor = (await site.get(f"/v1/runs/{run_id}")).headers["Runstore-Cursor"]
+    document = (await site.get("/v1/openapi.json")).json()
+
+    def pattern(path: str, name: str) -> str:
+        parameters = document["paths"][path]["get"]["parameters"]
+        return str(next(one["schema"]["pattern"] for one in parameters if one["name"] == name))
+
+    assert re.fullmatch(pattern("/v1/runs/{run_id}", "after"), cursor)
+    for text in (run_id, run_id.upper(), run_id.replace("-", ""), run_id[:9], run_id[:4]):
+        assert re.fullmatch(pattern("/v1/runs/{run_id}", "run_id"), text)
+    assert not re.fullmatch(pattern("/v1/runs/{run_id}", "run_id"), run_id[:3])
+    for name, is_one in (("forecasts", True), ("a/b.c_d-e", True), ("-a", False), ("a b", False), ("a" * 101, False)):
+        assert bool(re.fullmatch(pattern("/v1/runs", "project_name"), name)) is is_one
+        assert ((await site.get(f"/v1/runs?project_name={name.replace(' ', '+')}")).status == 200) is is_one

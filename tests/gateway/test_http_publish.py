@@ -209,6 +209,14 @@ async def test_one_named_output_is_given_whole_as_json(site: Site, name: str) ->
     assert (reply.status, reply.body) == (200, b"[100,110.5,null]")
 
 
+async def test_the_slashes_of_a_name_need_no_encoding(site: Site) -> None:
+    run_id = await publish_output(site, outputs={"metrics/rmse": 1, "a/b\n/": 2})
+
+    replies = [await site.get(f"/v1/runs/{run_id}/output/{name}") for name in ("metrics/rmse", "a/b%0A/")]
+
+    assert [reply.json() for reply in replies] == [1, 2]
+
+
 async def test_a_named_output_of_many_megabytes_is_given_whole(site: Site) -> None:
     value = "x" * 3_000_000
     run_id = await publish_output(site, outputs={"big": value, "small": 1})

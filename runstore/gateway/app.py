@@ -13,6 +13,7 @@ from runstore.gateway.auth import ApiTokens, Authentication, refresh
 from runstore.gateway.body import Reserve, let_wait
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
+from runstore.gateway.cors import let_read
 from runstore.gateway.door import Outermost, door, guard
 from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
@@ -181,6 +182,7 @@ def make_app(services: Services) -> web.Application:
     routes: dict[web.AbstractRoute, Route] = {}
     app = web.Application(middlewares=[door(routes)], client_max_size=services.config.max_event_body_bytes)
     app[SERVICES] = services
+    app.on_response_prepare.append(let_read)
     install_streams(app)
     app[DOCUMENT] = describe(ROUTES, _version())
     resources: dict[str, web.Resource] = {}

@@ -18,6 +18,7 @@ from aiohttp.typedefs import Middleware
 from runstore.core.errors import Forbidden, RunstoreError
 from runstore.core.principal import Principal, Scope
 from runstore.gateway.context import CALLER, SERVICES, Services
+from runstore.gateway.cors import answer_beforehand, asks_beforehand
 from runstore.gateway.media import check_json, negotiate
 from runstore.gateway.problems import HttpProblem, problem, respond, respond_to, respond_to_http
 from runstore.gateway.query import check_names
@@ -38,6 +39,9 @@ def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
     async def enter(request: web.Request, handler: Handler) -> web.StreamResponse:
         route = routes.get(request.match_info.route)
         services = request.app[SERVICES]
+        if asks_beforehand(request):
+            check_origin(request, services.config.allowed_origins)
+            return answer_beforehand()
         if (route is not None and not route.is_open) or (route is None and is_guarded(request.path)):
             await _admit(request, services, route)
         check_target(request.raw_path)

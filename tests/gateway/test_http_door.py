@@ -120,6 +120,51 @@ async def test_the_own_origin_and_the_allowed_ones_are_let_in(site: Site) -> Non
     assert (own.status, allowed.status) == (200, 200)
 
 
+PAGE = "https://runs.example"
+
+
+async def test_a_page_of_an_allowed_origin_may_call_and_read(site: Site) -> None:
+    asked = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
+    }
+    async with site_over(site.store, allowed_origins=frozenset({PAGE})) as other:
+        beforehand = await other.call("OPTIONS", "/v1/runs", token=None, headers=asked)
+        posted = await other.post("/v1/runs", {"project_name": "forecasts"}, headers={"Origin": PAGE})
+        stream = {"Origin": PAGE, "Accept": "text/event-stream"}
+        ended = await other.publish(status="success")
+        answers = [
+            posted,
+            await other.get(f"/v1/runs/{ended}/events", headers=stream),
+            await other.get("/v1/runs/zz", headers={"Origin": PAGE}),
+            await other.get("/v1/runs", headers={"Origin": PAGE}, token=None),
+        ]
+
+    assert (beforehand.status, beforehand.body) == (204, b"")
+    wanted = set(asked["Access-Control-Request-Headers"].split(","))
+    assert wanted <= {one.strip().lower() for one in beforehand.headers["Access-Control-Allow-Headers"].split(",")}
+    assert "POST" in beforehand.headers["Access-Control-Allow-Methods"]
+    assert [answer.status for answer in answers] == [202, 200, 422, 401]
+    for answer in (beforehand, *answers):
+        assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+        assert "Origin" in answer.headers["Vary"]
+        assert "Runstore-Cursor" in answer.headers["Access-Control-Expose-Headers"]
+
+
+async def test_a_page_of_a_foreign_origin_hears_no_yes(site: Site) -> None:
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
+
+    replies = [
+        await site.call("OPTIONS", "/v1/runs", token=None, headers=asked),
+        await site.get("/v1/runs", headers={"Origin": PAGE}),
+        await site.get("/v1/runs", headers={"Origin": site.gateway.url}),
+    ]
+
+    assert [reply.status for reply in replies] == [403, 403, 200]
+    assert not any("Access-Control-Allow-Origin" in reply.headers for reply in replies)
+
+
 @pytest.mark.parametrize("path", ["/v1/nothing", "/nothing", "/", "/metrics", "/v1//runs"])
 async def test_an_unknown_address_is_a_problem(site: Site, path: str) -> None:
     reply = await site.get(path)

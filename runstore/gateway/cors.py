@@ -1,0 +1,45 @@
+"""What a browser asks before it lets a page of another origin call us, and reads in every answer after that.
+
+Who is let in, the door decides by `allowed_origins`; here it is only said in the browser's words. A browser asks
+beforehand without a token, so that answer is the same for every address.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from runstore.gateway.context import SERVICES
+
+_BEFOREHAND: Final[Mapping[str, str]] = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Prefer, Range"
+    ),
+    "Access-Control-Max-Age": "600",
+}
+_READABLE: Final = "Content-Range, ETag, Location, Preference-Applied, Retry-After, Runstore-Cursor, WWW-Authenticate"
+
+
+def asks_beforehand(request: web.Request) -> bool:
+    """Whether a browser asks what a page of another origin may send."""
+    return (
+        request.method == "OPTIONS"
+        and "Origin" in request.headers
+        and "Access-Control-Request-Method" in request.headers
+    )
+
+
+def answer_beforehand() -> web.Response:
+    """Answer what a page of an origin that is let in may send."""
+    return web.Response(status=204, headers=_BEFOREHAND)
+
+
+async def let_read(request: web.Request, response: web.StreamResponse) -> None:
+    """Let a page of an origin that is let in read the answer: called for each one before it is sent."""
+    origin = request.headers.get("Origin")
+    allowed = request.app[SERVICES].config.allowed_origins
+    if origin is not None and (origin in allowed or "*" in allowed):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = _READABLE
+        response.headers.add("Vary", "Origin")

@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from runstore.core.errors import InvalidRequest
+from runstore.core.trace import read_traceparent
 from runstore.gateway.problems import HttpProblem
 
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
@@ -75,6 +76,12 @@ def read_idempotency_key(request: web.Request) -> str | None:
     if len(told) > 1 or not _KEY.fullmatch(told[0]):
         raise InvalidRequest("Idempotency-Key must be given once: 1 to 255 visible ASCII characters, no spaces")
     return told[0]
+
+
+def read_trace(request: web.Request) -> str | None:
+    """Read the `traceparent` (W3C Trace Context); one that is not valid is as good as none, as that says."""
+    told = request.headers.getall("traceparent", ())
+    return read_traceparent(told[0]) if len(told) == 1 else None
 
 
 def _unsatisfiable(size: int, detail: str) -> HttpProblem:

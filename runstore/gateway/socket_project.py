@@ -144,7 +144,8 @@ class ProjectSubscription:
         return self._message.events == "all" or push.run.is_terminal
 
     def _run(self, push: Push, cursor: str) -> Message:
-        return Message(run_head(self._message.id, cursor), push.body, output=self._message.output)
+        head = run_head(self._message.id, cursor, push.run.traceparent)
+        return Message(head, push.body, output=self._message.output)
 
     def _cursor(self) -> str:
         return encode_cursor(tuple(self._at.values()))

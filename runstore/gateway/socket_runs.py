@@ -245,7 +245,8 @@ class RunsSubscription:
             if number == len(spoken):
                 self._cursor = self._reach.tail.cursor_text(self._partitions, latest)
             body = change.payload.body if isinstance(change.payload, Push) else change.payload
-            messages.append(Message(run_head(self._message.id, self._cursor), body, output=self._message.output))
+            head = run_head(self._message.id, self._cursor, body.run.traceparent)
+            messages.append(Message(head, body, output=self._message.output))
         if self._speech.done and not self._is_left:
             messages.append(Message(encode_message(DoneMessage(id=self._message.id))))
             self._is_over = True

@@ -22,7 +22,7 @@ from runstore.core.status import Status
 from runstore.gateway.answers import load_answer, respond_run
 from runstore.gateway.body import read_body
 from runstore.gateway.context import CALLER, Services, services_of
-from runstore.gateway.headers import read_idempotency_key, read_wait
+from runstore.gateway.headers import read_idempotency_key, read_trace, read_wait
 from runstore.gateway.query import unknown
 from runstore.gateway.runs import wait_for_end
 from runstore.wire.event import Tags, check_depth, encode_event
@@ -56,6 +56,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     request: RunRequest
     tags: tuple[str, ...]
     run_id: RunId | None
+    traceparent: str | None = None
 
 
 _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -73,7 +74,7 @@ async def post_run(request: web.Request) -> web.StreamResponse:
     wait_s = read_wait(request, services.config.max_wait_s)
     key = read_idempotency_key(request)
     body = decode_body(await read_body(request, services, services.config.max_run_body_bytes))
-    submission = check(body, services.config.max_inputs_bytes)
+    submission = check(body, services.config.max_inputs_bytes, read_trace(request))
     run_id = await services.commit(submit(services, caller.principal, submission, key))
     status = 202
     if body.mode == "sync":
@@ -103,7 +104,7 @@ def decode_body(text: bytes) -> RunBody:
         raise InvalidRequest(f"the body cannot be read: {explain(error, text)}") from None
 
 
-def check(body: RunBody, max_inputs_bytes: int) -> Submission:
+def check(body: RunBody, max_inputs_bytes: int, traceparent: str | None = None) -> Submission:
     """Check a request to run by the rules that a schema cannot say.
 
     Raises: InvalidRequest, InvalidRunId, PayloadTooLarge.
@@ -129,6 +130,7 @@ def check(body: RunBody, max_inputs_bytes: int) -> Submission:
         request=msgspec.structs.replace(asked, fingerprint=_fingerprint(body.project_name, asked, tags)),
         tags=tags,
         run_id=parse_run_id(body.run_id) if body.run_id is not None else None,
+        traceparent=traceparent,
     )
 
 
@@ -181,6 +183,7 @@ async def submit(services: Services, principal: Principal, submission: Submissio
         project_name=project_name,
         commit_sha=_full(submission.request.commit_sha),
         tags=submission.tags,
+        traceparent=submission.traceparent,
         numbered=True,
         request=submission.request,
     )

@@ -121,9 +121,14 @@ def encode_message(message: ServerMessage) -> bytes:
     return _ENCODER.encode(message)
 
 
-def run_head(subscription_id: str, cursor: str) -> bytes:
+def run_head(subscription_id: str, cursor: str, traceparent: str | None = None) -> bytes:
     """Write a `run` message up to its run; the run's JSON and a closing brace complete it."""
-    return b'{"type":"run","id":%b,"cursor":"%b","run":' % (_ENCODER.encode(subscription_id), cursor.encode())
+    trace = b'"traceparent":"%b",' % traceparent.encode() if traceparent is not None else b""
+    return b'{"type":"run","id":%b,"cursor":"%b",%b"run":' % (
+        _ENCODER.encode(subscription_id),
+        cursor.encode(),
+        trace,
+    )
 
 
 def unique(run_ids: Iterable[str]) -> tuple[str, ...]:

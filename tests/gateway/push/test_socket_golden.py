@@ -27,6 +27,21 @@ async def test_a_run_is_pushed_from_its_first_event_to_its_end(stage: Stage) -> 
     assert heard[-2]["run"]["output"]["outputs"] == {"x": 1}
 
 
+async def test_the_trace_of_a_run_is_pushed_beside_it(stage: Stage) -> None:
+    run_id, trace = new_run(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with stage.socket() as socket:
+        await socket.subscribe(run_ids=[run_id])
+        await socket.hear("subscribed")
+        await socket.subscribe("b", project_name="forecasts")
+        await socket.hear("subscribed")
+        await stage.publish(run_id, "running", traceparent=trace)
+        await stage.publish(run_id, "success")
+        heard = [told for told in [await socket.hear() for _ in range(3)] if told["type"] == "run"]
+
+    assert {told["id"]: told["traceparent"] for told in heard} == {"a": trace, "b": trace}
+    assert all("traceparent" not in told["run"] for told in heard)
+
+
 async def test_what_is_pushed_is_byte_for_byte_what_get_run_answers(stage: Stage) -> None:
     run_id = new_run()
     async with stage.socket() as socket:

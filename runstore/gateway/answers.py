@@ -14,6 +14,9 @@ from runstore.wire.cursor import decode_cursor
 
 JSON: Final = "application/json"
 CURSOR: Final = "Runstore-Cursor"
+MAX_HEADER_CHARACTERS: Final = 8000
+"""Longer header fields are refused by common clients and proxies."""
+
 CACHE: Final = "private, no-cache"
 
 

@@ -9,7 +9,15 @@ from aiohttp import web
 from runstore.core.errors import Forbidden, Unauthorized
 from runstore.core.ids import RunId
 from runstore.core.run import Run
-from runstore.gateway.answers import CACHE, CURSOR, catch_up, load_answer, respond_json, respond_run
+from runstore.gateway.answers import (
+    CACHE,
+    CURSOR,
+    MAX_HEADER_CHARACTERS,
+    catch_up,
+    load_answer,
+    respond_json,
+    respond_run,
+)
 from runstore.gateway.context import CALLER, Caller, Services, principal_of, services_of
 from runstore.gateway.headers import matches, read_wait
 from runstore.gateway.query import read_limit, read_list_query, read_position, write_position
@@ -90,7 +98,8 @@ async def list_runs(request: web.Request) -> web.StreamResponse:
     page = RunPage(
         runs=tuple(view_listed(run) for run in runs), next_cursor=write_position(after) if after is not None else None
     )
-    return respond_json(encode(page), headers={CURSOR: cursor})
+    # a client that was sent an over-long header would take nothing of the answer
+    return respond_json(encode(page), headers={CURSOR: cursor} if len(cursor) <= MAX_HEADER_CHARACTERS else {})
 
 
 async def _page(

@@ -8,7 +8,9 @@ import msgspec
 from runstore.core.cursor import Cursor, Place
 from runstore.core.errors import InvalidRequest
 
-MAX_CURSOR_CHARACTERS: Final = 8192
+MAX_CURSOR_CHARACTERS: Final = 60_000
+"""What a message can hold beside a subscription's other fields: the places of a thousand partitions."""
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[Place, ...])
 

@@ -13,6 +13,14 @@ from runstore.core.ids import RunId, from_bytes, to_bytes
 from runstore.wire.keys import numbers as numbers_key
 
 _RESERVE: Final = Script("""
+local kind = redis.call('TYPE', KEYS[1])
+if type(kind) == 'table' then kind = kind.ok end
+if kind ~= 'hash' and kind ~= 'none' then return 'uncountable' end
+local function counts(text) return not text or (string.match(text, '^%d+$') and #text < 16) end
+if not counts(redis.call('HGET', KEYS[1], 'last')) then return 'uncountable' end
+for i = 5, #ARGV do
+  if not counts(redis.call('HGET', KEYS[1], 'r:' .. ARGV[i])) then return 'uncountable' end
+end
 local fence = redis.call('HGET', KEYS[1], ARGV[1])
 if fence then
   local epoch, n = string.match(fence, '^(%x+):(%d+)$')
@@ -67,13 +75,17 @@ async def reserve(
     Raises: Uncountable; StoreUnavailable.
     """
     args: list[bytes | str | int] = [f"f:{partition}", epoch.hex(), n, int(fresh)]
-    try:
-        numbers = await _RESERVE.run(client, [numbers_key(project_name)], args + [to_bytes(r) for r in run_ids])
-    except StoreUnavailable as error:
-        if any(word in str(error.__cause__) for word in ("WRONGTYPE", "not an integer", "overflow")):
-            raise Uncountable(f"the run numbers of {project_name} cannot be read") from error
-        raise
+    numbers = await _RESERVE.run(client, [numbers_key(project_name)], args + [to_bytes(r) for r in run_ids])
+    if numbers == b"uncountable":
+        raise Uncountable(f"the run numbers of {project_name} cannot be read")
     return [int(number) for number in numbers] if numbers else None
+
+
+async def fence(client: StoreClient, project_name: str, partition: int) -> tuple[bytes, int] | None:
+    """Read a partition's fence: the epoch and the number of its last known commit (None: there is none)."""
+    stored: bytes | None = await client.execute_command("HGET", numbers_key(project_name), f"f:{partition}")
+    epoch, _, n = (stored or b"").partition(b":")
+    return (bytes.fromhex(epoch.decode()), int(n)) if n.isdigit() else None
 
 
 async def forget(

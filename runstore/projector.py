@@ -73,6 +73,7 @@ class Projector:
         self._owned = set(range(store.meta.partitions))
         self._paused_until: dict[int, float] = {}
         self._failures: dict[int, int] = {}
+        self._trimmed_at: dict[int, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.entries_folded = 0
@@ -160,10 +161,12 @@ class Projector:
         pipe = self._store.client.pipeline(transaction=False)
         for partition, entry in after.items():
             pipe.execute_command("XRANGE", self._store.meta.keys[partition].events, f"({entry}", "+", "COUNT", 1)
-        return any(await pipe.execute()) if after else False
+        # a log that cannot be read, or whose largest id was folded, has nothing to wait for
+        replies = await pipe.execute(raise_on_error=False) if after else []
+        return any(reply for reply in replies if not isinstance(reply, Exception))
 
     async def _places(self, partitions: list[int]) -> dict[int, EntryId]:
-        loads = [self._load(partition) for partition in partitions if self._partitions[partition].entry is None]
+        loads = [self._load(partition) for partition in partitions if self._partitions[partition].is_to_be_loaded]
         if loads:
             await asyncio.gather(*loads)
         known = ((partition, self._partitions[partition].entry) for partition in partitions)
@@ -183,7 +186,8 @@ class Projector:
                     break
                 folded += len(batch)
             self._failures.pop(partition, None)
-            if folded and projector.commits % self._config.trim_every_commits == 0:
+            if projector.commits - self._trimmed_at.get(partition, 0) >= self._config.trim_every_commits:
+                self._trimmed_at[partition] = projector.commits
                 await self._trim(partition)
         except Exception as error:  # noqa: BLE001 - as above
             self._pause(partition, error)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from runstore.adapters.connection import MAX_BLOCK_MS, Connections, Script
 from runstore.adapters.log import RedisLog, parse_entry_id
 from runstore.adapters.meta import Meta
@@ -12,13 +14,17 @@ from runstore.wire.feed import FeedEntry, decode_feed
 
 START: Final = EntryId(0, 0)
 _ENTRIES_A_READ: Final = 16
-_LOG_END: Final = Script("""
-if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
+_LAST_SEQ: Final = 2**64 - 1
+_LOG_ENDS: Final = Script("""
+local ends = {'0-0', '0-0', 0}
+if redis.call('EXISTS', KEYS[1]) == 0 then return ends end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then return info[i + 1] end
+  if info[i] == 'last-generated-id' then ends[1] = info[i + 1] end
+  if info[i] == 'first-entry' and info[i + 1] then ends[2] = info[i + 1][1] end
 end
-return '0-0'
+if ARGV[1] then ends[3] = #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) end
+return ends
 """)
 
 
@@ -42,7 +48,7 @@ class RedisFeed:
         tails: list[tuple[Place, FeedEntry | None]] = []
         for partition in range(self._meta.partitions):
             epoch, rows = replies[2 * partition : 2 * partition + 2]
-            last = _decode(rows[0]) if rows else None
+            last = _decode(*rows[0]) if rows else None
             tails.append(
                 (
                     Place(
@@ -71,16 +77,16 @@ class RedisFeed:
             *block,
             "STREAMS",
             *(self._meta.keys[partition].feed for partition in places),
-            *(b"%d-0" % n for n in places.values()),
+            *(b"%d-%d" % (n, _LAST_SEQ) for n in places.values()),
         )
-        return [(self._partition_of[key], _decode(row)) for key, rows in stream_replies(reply) for row in rows]
+        return [(self._partition_of[key], _decode(*row)) for key, rows in stream_replies(reply) for row in rows]
 
     async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:
         """Read the kept entries with numbers in (after, upto], in order."""
         rows = await self._client.execute_command(
             "XRANGE", self._meta.keys[partition].feed, b"%d-0" % (after + 1), b"%d-0" % upto
         )
-        return [_decode(row) for row in rows]
+        return [_decode(*row) for row in rows]
 
     async def sight(self, place: Place) -> FeedSight:
         """See what the feed says about a place (for `core.cursor.judge`)."""
@@ -93,14 +99,17 @@ class RedisFeed:
         pipe.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
         pipe.execute_command("XRANGE", keys.feed, b"%d-0" % place.n, b"%d-0" % place.n)
         (epoch, entry), first, last, at = await pipe.execute()
-        log_end = await _LOG_END.run(self._client, [keys.events], [])
+        asked = [str(place.entry)] if place.entry is not None else []
+        log_end, log_first, found = await _LOG_ENDS.run(self._client, [keys.events], asked)
         return FeedSight(
             epoch=epoch or await self._log.epoch(place.partition),
             first=_number(first),
             last=_number(last),
-            nonce_at=_decode(at[0]).nonce if at else None,
+            nonce_at=_decode(*at[0]).nonce if at else None,
             last_entry=parse_entry_id(entry) if entry else START,
             log_end=parse_entry_id(log_end),
+            log_first=parse_entry_id(log_first),
+            is_logged=bool(found),
         )
 
 
@@ -109,8 +118,12 @@ def stream_replies(reply: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes
     return [(key, rows) for key, rows in (reply.items() if isinstance(reply, dict) else reply or ())]
 
 
-def _decode(row: tuple[bytes, dict[bytes, bytes]]) -> FeedEntry:
-    return decode_feed(row[1][b"c"])
+def _decode(place: bytes, fields: Mapping[bytes, bytes]) -> FeedEntry:
+    """Read an entry; one that no projector wrote follows nothing and tells nothing, and holds nobody up."""
+    try:
+        return decode_feed(fields[b"c"])
+    except (KeyError, msgspec.MsgspecError):
+        return FeedEntry(n=parse_entry_id(place).ms, nonce=b"", entry=START, changes=())
 
 
 def _number(rows: list[tuple[bytes, Any]]) -> int:

@@ -23,6 +23,17 @@ return ARGV[1]
 """)
 
 
+LOG_END: Final = Script("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+return '0-0'
+""")
+"""The newest id that a log ever gave out."""
+
+
 def parse_entry_id(text: bytes) -> EntryId:
     """Read a stream id."""
     ms, _, seq = text.partition(b"-")

@@ -6,7 +6,8 @@ from typing import Any, Final
 import msgspec
 
 from runstore.adapters.connection import Script, StoreClient, StorePipeline
-from runstore.adapters.log import EPOCH_BYTES, RedisLog, parse_entry_id
+from runstore.adapters.feed import START
+from runstore.adapters.log import EPOCH_BYTES, LOG_END, RedisLog, parse_entry_id
 from runstore.adapters.outputs import part_keys
 from runstore.adapters.records import CorruptRecord, read_record
 from runstore.core.cursor import NONCE_BYTES
@@ -21,17 +22,37 @@ _MEND: Final = Script("""
 local nonce = redis.call('HGET', KEYS[1], 'nonce')
 if (nonce and 'is:' .. nonce or 'none') ~= ARGV[1] then return 0 end
 local told = redis.pcall('XADD', KEYS[2], ARGV[4] .. '-0', 'c', ARGV[6])
+local said = type(told) == 'table' and told.err or ''
+if string.find(said, 'equal or smaller', 1, true) or string.find(said, 'exhausted', 1, true) then
+  redis.call('DEL', KEYS[2])
+  told = redis.pcall('XADD', KEYS[2], ARGV[4] .. '-0', 'c', ARGV[6])
+end
 if type(told) == 'table' and told.err then return redis.error_reply(told.err) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'nonce', ARGV[3], 'n', ARGV[4], 'entry', ARGV[5])
+return 1
+""")
+_CLEAR: Final = Script("""
+local torn = false
+for _, value in ipairs(redis.call('HMGET', KEYS[1], 'epoch', 'nonce', 'n', 'entry')) do torn = torn or not value end
+if torn and redis.call('EXISTS', KEYS[2]) == 0 then redis.call('DEL', KEYS[1]) end
 return 1
 """)
 _TRIM_EVENTS: Final = Script("""
 local entry = redis.call('HGET', KEYS[1], 'entry')
 if not entry or redis.call('XLEN', KEYS[2]) <= tonumber(ARGV[1]) then return 0 end
-local ahead = redis.call('XRANGE', KEYS[2], '(' .. entry, '+', 'COUNT', 17)
-if #ahead > 16 then return 0 end
+local bytes = 0
+for ahead = 1, 17 do
+  local row = redis.call('XRANGE', KEYS[2], '(' .. entry, '+', 'COUNT', 1)[1]
+  if not row then break end
+  for _, part in ipairs(row[2]) do bytes = bytes + #part end
+  if ahead > 16 or bytes > 1048576 then return 0 end
+  entry = row[1]
+end
 return redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', tonumber(ARGV[1]) + 16)
 """)
+_MOST_NUMBER: Final = 2**53
+"""Feed numbers beyond this were made by hand: no partition has so many commits."""
+
 _LEAST_FEED_STEP: Final = 100
 
 
@@ -46,12 +67,13 @@ class Standing(msgspec.Struct, kw_only=True):
     stats: dict[str, int]
 
 
-async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog) -> Standing:
+async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog, *, now_ms: int) -> Standing:
     """Read where a partition stands.
 
     A partition whose cursor is gone, or does not agree with its feed, was rolled back or replaced by somebody: it gets
     a new epoch, so that every place in it that was ever given out is seen to be lost, and goes on from the later of
-    the two.
+    the two. One whose cursor stands in the future, and whose log gives out older ids, is folded from the log's
+    beginning. `now_ms` is anybody's clock: it only says when that is worth a look.
 
     Raises: StoreUnavailable.
     """
@@ -68,21 +90,40 @@ async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog)
         (epoch, nonce, n, entry), rows, counts, stats = replies
         last = _last(rows)
         if None in (epoch, nonce, n, entry) and not rows:
-            if epoch is not None:
-                await client.execute_command("DEL", keys.cursor)
+            await _CLEAR.run(client, [keys.cursor, keys.feed], [])
             await log.epoch(keys.partition)
-        elif None not in (epoch, nonce, n, entry) and _agree(int(n), nonce, rows, last):
+            continue
+        at = parse_entry_id(entry) if entry is not None else START
+        if None in (epoch, nonce, n, entry) or not _agree(int(n), nonce, rows, last):
+            folded = max(at, EntryId(*last.entry) if last is not None else START)
+            await _mend(client, keys, nonce=nonce, least_n=max(_int(n), _number(rows)), folded=folded)
+        elif at.ms > now_ms and await _was_set_back(client, keys, at):
+            await _mend(client, keys, nonce=nonce, least_n=int(n), folded=START)
+        else:
             return Standing(
                 epoch=epoch,
                 nonce=nonce,
                 n=int(n),
-                entry=parse_entry_id(entry),
+                entry=at,
                 counts=_counts(counts),
                 stats=_counts(stats) if not isinstance(stats, Exception) else {},
             )
-        else:
-            await _mend(client, keys, nonce=nonce, n=_int(n), entry=entry, rows=rows, last=last)
     raise StoreUnavailable(f"partition {keys.partition} changes while it is loaded: try again")
+
+
+async def renew_if_behind(client: StoreClient, keys: PartitionKeys, *, epoch: bytes, n: int) -> None:
+    """Give a partition a new epoch where it stands before a commit `n` that it once had: it was rolled back.
+
+    Raises: StoreUnavailable.
+    """
+    found = await client.execute_command("HMGET", keys.cursor, "epoch", "nonce", "n", "entry")
+    if None not in found and found[0] == epoch and _int(found[2]) < n:
+        await _mend(client, keys, nonce=found[1], least_n=_int(found[2]), folded=parse_entry_id(found[3]))
+
+
+async def _was_set_back(client: StoreClient, keys: PartitionKeys, at: EntryId) -> bool:
+    """Whether a log gives out ids from before the cursor: somebody emptied it to be rid of an id from the future."""
+    return parse_entry_id(await LOG_END.run(client, [keys.events], [])) < at
 
 
 def _last(rows: list[Any]) -> FeedEntry | None:
@@ -99,22 +140,19 @@ def _agree(n: int, nonce: bytes, rows: list[Any], last: FeedEntry | None) -> boo
 
 
 async def _mend(
-    client: StoreClient,
-    keys: PartitionKeys,
-    *,
-    nonce: bytes | None,
-    n: int,
-    entry: bytes | None,
-    rows: list[Any],
-    last: FeedEntry | None,
+    client: StoreClient, keys: PartitionKeys, *, nonce: bytes | None, least_n: int, folded: EntryId
 ) -> None:
-    folded = max(parse_entry_id(entry) if entry else EntryId(0, 0), EntryId(*last.entry) if last else EntryId(0, 0))
-    next_n = max(n, parse_entry_id(rows[0][0]).ms if rows else 0) + 1
-    new_nonce = token_bytes(NONCE_BYTES)
+    """Give a partition whose cursor has the nonce a new epoch, in which the log is folded up to an entry."""
+    next_n, new_nonce = least_n + 1, token_bytes(NONCE_BYTES)
     told = encode_feed(FeedEntry(n=next_n, nonce=new_nonce, entry=folded, changes=()))
     seen = b"is:" + nonce if nonce is not None else b"none"
     args: list[bytes | str | int] = [seen, token_bytes(EPOCH_BYTES), new_nonce, next_n, str(folded), told]
     await _MEND.run(client, [keys.cursor, keys.feed], args)
+
+
+def _number(rows: list[Any]) -> int:
+    n = parse_entry_id(rows[0][0]).ms if rows else 0
+    return n if n < _MOST_NUMBER else 0
 
 
 def _counts(fields: dict[bytes, bytes]) -> dict[str, int]:
@@ -177,7 +215,8 @@ async def trim(
     step = max(_LEAST_FEED_STEP, feed_retention // 10)
     while (upto := keep_from + step) <= int(n) - feed_retention:
         rows = await client.execute_command("XRANGE", keys.feed, b"%d-0" % upto, b"%d-0" % upto)
-        if not rows or decode_feed(rows[0][1][b"c"]).entry[0] > young_ms:
+        reached = _last(rows)
+        if reached is None or reached.entry[0] > young_ms:
             break
         keep_from = upto
         await client.execute_command("XTRIM", keys.feed, "MINID", "~", b"%d-0" % keep_from)

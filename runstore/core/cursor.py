@@ -50,8 +50,9 @@ class FeedSight(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen of a partition's feed when a place was looked up.
 
     `first` and `last` are the numbers of the oldest and newest kept entries (0: none), `nonce_at` the nonce of the
-    entry at the place's own number where it is still kept, `last_entry` the last event that was folded, and
-    `log_end` the newest id the events stream ever gave out.
+    entry at the place's own number where it is still kept, `last_entry` the last event that was folded, `log_end` the
+    newest id the events stream ever gave out, `log_first` the oldest that it still holds (0-0: none), and `is_logged`
+    whether it holds the place's own event.
     """
 
     epoch: bytes
@@ -60,6 +61,8 @@ class FeedSight(msgspec.Struct, frozen=True, kw_only=True):
     nonce_at: bytes | None
     last_entry: EntryId
     log_end: EntryId
+    log_first: EntryId = EntryId(0, 0)
+    is_logged: bool = True
 
 
 def judge(place: Place, sight: FeedSight) -> Standing:
@@ -68,6 +71,9 @@ def judge(place: Place, sight: FeedSight) -> Standing:
         return Standing.LOST
     if place.entry is not None:
         if place.entry > sight.log_end and place.entry > sight.last_entry:
+            return Standing.LOST
+        if not sight.is_logged and EntryId(0, 0) < sight.log_first < place.entry:
+            # it was not trimmed, for older ones are there
             return Standing.LOST
         return Standing.PROVEN if place.entry <= sight.last_entry else Standing.AHEAD
     if place.n > sight.last:

@@ -1,8 +1,9 @@
 """The tail: one loop that follows the feeds of all partitions and tells those who listen.
 
-It begins at the newest places. After each failure, and every half minute, it proves its places; where one is lost or
-entries were trimmed unread, it stands at the newest place again and says so to everybody. It never waits for a
-listener.
+It begins at the newest places. Each entry names the commit that it follows: where that is not the one that was read
+last, the store was rolled back between two reads. After each failure, and every half minute, it proves its places too.
+Where one is lost or entries were trimmed unread, it stands at the newest place again and says so to everybody. It never
+waits for a listener.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import msgspec
 from runstore.core.cursor import Cursor, Place, Standing, judge
 from runstore.core.errors import CursorLost, RunstoreError
 from runstore.core.event import EntryId
+from runstore.core.fold import MAX_STREAM_MS
 from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
 from runstore.core.run import Run
@@ -211,8 +213,12 @@ class FeedTail:
         if monotonic() - self._proven_at_s >= self.config.prove_every_s:
             await self.prove()
         numbers = {place.partition: place.n for place in self._places}
+        torn: set[int] = set()
         for partition, entry in await self._feed.wait(numbers, self.config.block_ms):
-            self._tell(partition, entry)
+            if partition not in torn and not self._tell(partition, entry):
+                torn.add(partition)
+        if torn:
+            await self._begin_anew(torn, lost=True)
 
     async def prove(self) -> None:
         """Prove every place; where one does not hold, stand at the newest and tell everybody.
@@ -222,18 +228,24 @@ class FeedTail:
         standings = await self.judge(tuple(self._places))
         bad = {p: standing for p, standing in standings.items() if standing in (Standing.LOST, Standing.GAP)}
         if bad:
-            newest = {place.partition: _tail_place(place, entry) for place, entry in await self._feed.tail()}
-            self._roll_back({partition: newest[partition] for partition in bad}, lost=Standing.LOST in bad.values())
+            await self._begin_anew(bad, lost=Standing.LOST in bad.values())
         self._proven_at_s = monotonic()
 
-    def _tell(self, partition: int, entry: FeedEntry) -> None:
+    async def _begin_anew(self, partitions: Iterable[int], *, lost: bool) -> None:
+        newest = {place.partition: _tail_place(place, entry) for place, entry in await self._feed.tail()}
+        self._roll_back({partition: newest[partition] for partition in partitions}, lost=lost)
+
+    def _tell(self, partition: int, entry: FeedEntry) -> bool:
+        """Tell the listeners of an entry; false where it does not follow what they were told before."""
         here = self._places[partition]
         if entry.n <= here.n:
-            return
+            return True
         there = _place_of(here, entry)
         if entry.n != here.n + 1:
             self._roll_back({partition: there}, lost=False)
-            return
+            return True
+        if entry.before != here.nonce:
+            return False
         pushes = self.pushes(partition, entry)
         if pushes:
             self.hub.dispatch(pushes)
@@ -241,10 +253,11 @@ class FeedTail:
         self._generation += 1
         self._places[partition] = there
         self._awaited[partition].advance(there)
+        return True
 
     def _roll_back(self, places: dict[int, Place], *, lost: bool) -> None:
         self.rollbacks += 1
-        certain_ms = min((self._places[p].folded or EntryId(0, 0)).ms for p in places)
+        certain_ms = min(MAX_STREAM_MS, *((self._places[p].folded or EntryId(0, 0)).ms for p in places))
         rollback = Rollback(
             partitions=frozenset(places),
             since_us=max(0, certain_ms * 1000 - int(self.config.rollback_slack_s * 1_000_000)),
@@ -274,18 +287,21 @@ class FeedTail:
                 if self._failing:
                     await self.prove()
                 await self.turn()
-            except RunstoreError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the feed goes on and must be followed
                 await self._back_off(error)
             else:
                 self._failing = 0
                 self.is_connected = True
 
-    async def _back_off(self, error: RunstoreError) -> None:
+    async def _back_off(self, error: Exception) -> None:
         self.failures += 1
         self._failing += 1
         self.is_connected = False
         pause_s = min(self.config.backoff_max_s, self.config.backoff_s * 2 ** min(self._failing - 1, 16))
-        _LOG.warning("feed_turn_failed", extra={"failures": self._failing, "reason": error.detail})
+        if isinstance(error, RunstoreError):
+            _LOG.warning("feed_turn_failed", extra={"failures": self._failing, "reason": error.detail})
+        else:
+            _LOG.error("feed_turn_failed", exc_info=error, extra={"failures": self._failing})
         await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter, no secret
 
 

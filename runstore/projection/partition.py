@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from logging import getLogger
 from secrets import token_bytes
+from time import time
 from typing import Final
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from runstore.adapters import numbers as run_numbers
 from runstore.adapters.commit import Verdict, Writes, commit
 from runstore.adapters.outputs import Parts, prepare
-from runstore.adapters.partition import Seen, Standing, load_standing, see
+from runstore.adapters.partition import Seen, Standing, load_standing, renew_if_behind, see
 from runstore.adapters.records import get_records
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import NONCE_BYTES
@@ -30,6 +31,9 @@ from runstore.wire.record import Record
 STRIKES: Final = 3
 MOST_LOST: Final = 10
 """Commits in a row that may be lost before the partition is paused: more is no race."""
+
+FUTURE_MS: Final = 60_000
+"""Clocks may differ by so much."""
 
 HEAD_CHARACTERS: Final = 2048
 """Longest texts of a run that is kept in memory: there are thousands of such."""
@@ -70,10 +74,18 @@ class PartitionProjector:
         """The last event that was folded, as far as is known (None: the partition must be loaded)."""
         return self._standing.entry if self._standing is not None else None
 
+    @property
+    def is_to_be_loaded(self) -> bool:
+        """Whether it is not known where the partition stands, or it stands at a time that has not come yet.
+
+        A log with ids from the future may be set back at any time, and nothing that is read from it would say so.
+        """
+        return self._standing is None or self._standing.entry.ms > _now_ms() + FUTURE_MS
+
     async def load(self) -> None:
-        """Read where the partition stands, if that is not known. Raises: StoreUnavailable."""
-        if self._standing is None:
-            self._standing = await load_standing(self._store.client, self._keys, self._store.log)
+        """Read where the partition stands. Raises: StoreUnavailable."""
+        self.drop()
+        self._standing = await load_standing(self._store.client, self._keys, self._store.log, now_ms=_now_ms())
 
     def drop(self) -> None:
         """Forget what is known of the partition, but for what was set aside."""
@@ -96,7 +108,9 @@ class PartitionProjector:
 
     async def _attempt(self, rows: Sequence[Row]) -> bool:
         standing = self._standing
-        assert standing is not None
+        if standing is None:
+            # dropped meanwhile: the partition went to another projector and came back
+            return False
         try:
             await self._project(standing, rows)
         except Lost:
@@ -121,13 +135,18 @@ class PartitionProjector:
         return True
 
     def _fail(self, rows: Sequence[Row], error: Exception) -> None:
-        """Take note that entries could not be folded: look at each alone, and set aside one that fails again."""
+        """Take note that entries could not be folded: look at each alone, and set aside one that fails again.
+
+        Raises: StoreUnavailable where even that fails, so that it is tried again in peace.
+        """
         first = rows[0][0]
         _log.error("entries_not_folded", exc_info=error, extra={"entry": str(first), "entries": len(rows)})
         if len(rows) > 1:
             self._singly_upto = rows[-1][0]
             return
         self._failures[first] = self._failures.get(first, 0) + 1
+        if first in self._unfoldable:
+            raise StoreUnavailable(f"entry {first} can be neither folded nor set aside: it is tried again") from error
         if self._failures[first] >= STRIKES:
             self._unfoldable[first] = f"the event cannot be folded: {type(error).__name__}"
 
@@ -207,7 +226,7 @@ class PartitionProjector:
         self, standing: Standing, name: str, run_ids: Sequence[RunId], *, fresh: bool
     ) -> list[int] | None:
         try:
-            return await run_numbers.reserve(
+            numbers = await run_numbers.reserve(
                 self._store.client,
                 name,
                 run_ids,
@@ -220,6 +239,11 @@ class PartitionProjector:
             for run_id in run_ids:
                 self._strike(run_id, error.detail)
             return None
+        if numbers is None:
+            fence = await run_numbers.fence(self._store.client, name, self._partition)
+            if fence is not None and fence[0] == standing.epoch:
+                await renew_if_behind(self._store.client, self._keys, epoch=standing.epoch, n=fence[1])
+        return numbers
 
     async def _clear_leftovers(self, standing: Standing, name: str, *, besides: Sequence[RunId]) -> None:
         """Forget the reservations of runs that were committed by a projector that died right after."""
@@ -247,7 +271,8 @@ class PartitionProjector:
 
     async def _commit(self, standing: Standing, batch: Batch, writes: Writes) -> bytes:
         nonce, n = token_bytes(NONCE_BYTES), standing.n + 1
-        feed = encode_feed(FeedEntry(n=n, nonce=nonce, entry=batch.last, changes=tuple(batch.changes)))
+        changes = tuple(batch.changes)
+        feed = encode_feed(FeedEntry(n=n, nonce=nonce, entry=batch.last, changes=changes, before=standing.nonce))
         without: frozenset[bytes] = frozenset()
         for _ in range(2):
             outcome = await commit(
@@ -297,7 +322,8 @@ class PartitionProjector:
             standing.stats[name] = standing.stats.get(name, 0) + count
         for run_id, touched in batch.touched.items():
             self._heads.pop(run_id, None)
-            if _characters(touched.after.run) <= HEAD_CHARACTERS:
+            # what was dropped while this was under way will be loaded anew, and these may then be old
+            if standing is self._standing and _characters(touched.after.run) <= HEAD_CHARACTERS:
                 self._heads[run_id] = touched.after
         while len(self._heads) > self._most_heads:
             self._heads.popitem(last=False)
@@ -308,6 +334,10 @@ class PartitionProjector:
         if self._singly_upto is not None and batch.last >= self._singly_upto:
             self._singly_upto = None
         self.commits += 1
+
+
+def _now_ms() -> int:
+    return round(time() * 1000)
 
 
 def _characters(run: Run) -> int:

@@ -7,6 +7,7 @@ import msgspec
 
 from runstore.adapters.commit import Writes
 from runstore.adapters.outputs import part_keys
+from runstore.core.fold import MAX_STREAM_MS
 from runstore.core.ids import RunId, to_bytes
 from runstore.core.run import Run
 from runstore.core.status import Status
@@ -39,7 +40,8 @@ def write_batch(keys: PartitionKeys, batch: Batch, *, counts: Mapping[str, int],
     for name, begun in batch.begun.items():
         writes.hset(keys.projects, {name.encode(): b"%d" % (counts.get(name, 0) + begun)})
     for letter in batch.dead:
-        at = to_iso(letter.entry_id.ms * 1000).encode()
+        # an id made by hand may lie past every date that can be written
+        at = to_iso(min(letter.entry_id.ms, MAX_STREAM_MS) * 1000).encode()
         fields = {b"event": letter.text, b"entry": str(letter.entry_id).encode(), b"reason": letter.reason.encode()}
         writes.xadd(keys.dead, MOST_DEAD, fields | {b"at": at})
     if batch.counts:

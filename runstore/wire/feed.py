@@ -24,12 +24,17 @@ class FeedChange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One commit: `n` is its number, `entry` the last event that was folded by it (ms, seq)."""
+    """One commit: `n` is its number, `entry` the last event that was folded by it (ms, seq).
+
+    `before` is the nonce of the commit that it follows, so that a reader knows by each entry that it follows what was
+    read last (None: a mended partition begins anew with it).
+    """
 
     n: int
     nonce: bytes
     entry: tuple[int, int]
     changes: tuple[FeedChange, ...]
+    before: bytes | None = None
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -9,6 +9,7 @@ import pytest
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import Place, Standing, judge
 from runstore.core.errors import InvalidRequest, StoreUnavailable
+from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.projector import Projector
 from tests.conftest import emptied
@@ -114,6 +115,46 @@ async def test_places_are_judged_by_what_the_feed_still_holds(store: RedisStore)
     await store.client.xdel(store.meta.keys_of(RUN).feed, "1-0")
     assert await standing(n=0, nonce=b"") is Standing.GAP
     assert judge(place, await store.feed.sight(Place(partition=99, epoch=epoch))) is Standing.LOST
+
+
+async def test_an_event_that_the_log_lost_proves_no_place_however_much_came_after_it(store: RedisStore) -> None:
+    kept, lost, later = [await tell(store, RUN, status) for status in ("pending", "running", "success")]
+    keys = store.meta.keys_of(RUN)
+    await store.client.xdel(keys.events, str(lost))
+    await Projector(store).drain()
+    here = Place(partition=keys.partition, epoch=await store.log.epoch(keys.partition))
+
+    async def standing(entry: EntryId) -> Standing:
+        place = msgspec.structs.replace(here, entry=entry)
+        return judge(place, await store.feed.sight(place))
+
+    assert [await standing(entry) for entry in (kept, lost, later)] == [Standing.PROVEN, Standing.LOST, Standing.PROVEN]
+    await store.client.xtrim(keys.events, maxlen=1, approximate=False)
+    assert await standing(kept) is Standing.PROVEN, "what was trimmed was folded before"
+
+
+async def test_each_entry_names_the_commit_that_it_follows(store: RedisStore) -> None:
+    projector = Projector(store)
+    for status in ("pending", "running", "success"):
+        await tell(store, RUN, status)
+        await projector.drain()
+
+    entries = await store.feed.read(store.meta.keys_of(RUN).partition, 0, 9)
+    assert [entry.before for entry in entries] == [b"", *(entry.nonce for entry in entries[:-1])]
+
+
+async def test_what_no_projector_wrote_into_a_feed_tells_nothing_and_is_passed_over(store: RedisStore) -> None:
+    keys = store.meta.keys_of(RUN)
+    await tell(store, RUN, "running")
+    await Projector(store).drain()
+    await store.client.xadd(keys.feed, {"x": "y"}, id="7-3")
+
+    [_, (partition, strange)] = await store.feed.wait({keys.partition: 0}, 0)
+
+    assert (partition, strange.n, strange.changes, strange.before) == (keys.partition, 7, (), None)
+    assert await store.feed.wait({keys.partition: 7}, 0) == []
+    place, _ = (await store.feed.tail())[keys.partition]
+    assert (place.n, place.nonce) == (7, b"")
 
 
 async def test_an_emptied_store_proves_no_place_of_its_former_life(any_redis_url: str) -> None:

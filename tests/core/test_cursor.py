@@ -34,6 +34,10 @@ def place(**fields: Any) -> Place:
         (place(entry=EntryId(150, 0)), sight(), Standing.AHEAD),
         (place(entry=EntryId(201, 0)), sight(), Standing.LOST),
         (place(entry=EntryId(100, 0)), sight(log_end=EntryId(0, 0)), Standing.PROVEN),
+        (place(entry=EntryId(90, 0)), sight(log_first=EntryId(80, 0), is_logged=False), Standing.LOST),
+        (place(entry=EntryId(90, 0)), sight(log_first=EntryId(80, 0), is_logged=True), Standing.PROVEN),
+        (place(entry=EntryId(70, 0)), sight(log_first=EntryId(80, 0), is_logged=False), Standing.PROVEN),
+        (place(entry=EntryId(90, 0)), sight(log_first=EntryId(0, 0), is_logged=False), Standing.PROVEN),
     ],
 )
 def test_a_place_is_judged_by_what_the_feed_still_shows(what: Place, seen: FeedSight, standing: Standing) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
@@ -14,8 +15,10 @@ from runstore.core.event import EntryId, OutputRef
 from runstore.core.ids import RunId
 from runstore.core.run import Run
 from runstore.core.status import Status
+from runstore.core.times import to_iso
 from runstore.feed import Bodies, FeedTail, Push, Rollback
 from runstore.projector import Projector
+from runstore.wire.feed import decode_feed
 
 RUN = RunId("00000000-0000-4000-8000-000000000001")
 
@@ -104,6 +107,75 @@ async def test_a_rollback_fails_those_who_wait_and_tells_everybody(real_store: R
         await waiting
     assert [rollback.partitions for rollback in ear.rollbacks] == [frozenset({partition})]
     assert forgotten == ear.rollbacks
+
+
+async def rolled_back_by_one(store: RedisStore, partition: int) -> None:
+    """Take the newest commit of a partition back, as a failover does, and go on."""
+    keys = store.meta.keys[partition]
+    rows = await store.client.xrevrange(keys.feed, count=2)
+    before = decode_feed(rows[1][1][b"c"])
+    await store.client.delete(keys.feed)
+    await store.client.xadd(keys.feed, rows[1][1], id=rows[1][0])
+    cursor = {"n": before.n, "nonce": before.nonce, "entry": str(EntryId(*before.entry))}
+    await store.client.hset(keys.cursor, mapping=cursor)
+
+
+async def test_a_rollback_between_two_reads_is_noticed_by_what_comes_after_it(
+    real_store: RedisStore, tail: FeedTail
+) -> None:
+    ear, partition = Ear(), tail.partition_of(RUN)
+    tail.hub.join(ear, run_ids=(RUN,))
+    for status in ("pending", "running"):
+        entry = await publish(real_store, status)
+        await Projector(real_store).drain()
+    await tail.passed(partition, entry, 5)
+    await tail.stop()
+    heard = FeedTail(real_store.feed, real_store.outputs.view)
+    heard._places = [tail.place(p) for p in range(tail.partitions)]
+    heard._awaited = tail._awaited
+    heard._proven_at_s = math.inf
+    heard.hub.join(ear, run_ids=(RUN,))
+
+    await rolled_back_by_one(real_store, partition)
+    await Projector(real_store).drain()
+    await publish(real_store, "success")
+    await Projector(real_store).drain()
+    await heard.turn()
+
+    assert [rollback.partitions for rollback in ear.rollbacks] == [frozenset({partition})]
+    newest, _ = (await real_store.feed.tail())[partition]
+    assert (heard.place(partition).n, heard.place(partition).nonce) == (newest.n, newest.nonce)
+
+
+async def test_a_turn_that_fails_as_nobody_thought_of_ends_no_tail(
+    real_store: RedisStore, tail: FeedTail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise OverflowError("nobody thought of this")
+
+    ear = Ear()
+    tail.hub.join(ear, run_ids=(RUN,))
+    with monkeypatch.context() as broken:
+        broken.setattr(tail, "pushes", breaks)
+        entry = await publish(real_store, "success")
+        await Projector(real_store).drain()
+        async with asyncio.timeout(10):
+            while not tail.failures:  # noqa: ASYNC110 - it is counted, and nobody tells
+                await asyncio.sleep(0)
+    await tail.passed(tail.partition_of(RUN), entry, 10)
+
+    assert ear.statuses == [Status.SUCCESS]
+
+
+async def test_a_rollback_to_a_time_that_cannot_be_is_told_all_the_same(tail: FeedTail) -> None:
+    ear = Ear()
+    tail.hub.join(ear, run_ids=(RUN,))
+    place = tail.place(0)
+    tail._places[0] = msgspec.structs.replace(place, folded=EntryId(2**64 - 1, 1))
+
+    tail._roll_back({0: place}, lost=True)
+
+    assert to_iso(ear.rollbacks[0].since_us).startswith("9999")
 
 
 async def test_stop_may_come_twice_and_ends_those_who_wait(tail: FeedTail) -> None:

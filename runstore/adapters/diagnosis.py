@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from runstore.adapters.connection import Greeting, Script, StoreClient, connect, translated
-from runstore.adapters.log import parse_entry_id
+from runstore.adapters.log import LOG_END, parse_entry_id
 from runstore.adapters.meta import MAX_PARTITIONS
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
@@ -19,17 +19,10 @@ COUNTED: Final = 1_000
 """Entries that are counted behind a cursor, and no more."""
 
 _BEHIND: Final = Script("""
-local rows = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', tonumber(ARGV[2]))
-if #rows == 0 then return {0, ''} end
+local rows = redis.pcall('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', tonumber(ARGV[2]))
+-- nothing can lie behind the largest id, and a server calls it an error to ask
+if rows.err or #rows == 0 then return {0, ''} end
 return {#rows, rows[1][1]}
-""")
-_LAST_ID: Final = Script("""
-if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then return info[i + 1] end
-end
-return '0-0'
 """)
 
 
@@ -128,7 +121,7 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
     try:
         entry = await client.execute_command("HGET", keys.cursor, "entry")
         behind, oldest = await _BEHIND.run(client, [keys.events], [entry or b"0-0", COUNTED])
-        last = parse_entry_id(await _LAST_ID.run(client, [keys.events], []))
+        last = parse_entry_id(await LOG_END.run(client, [keys.events], []))
         return PartitionSeen(
             partition=keys.partition,
             last_ms=last.ms,

@@ -17,19 +17,25 @@ if TYPE_CHECKING:
     from runstore.cli.findings import Finding
 
 _WIDTH = 14
+Mend = Annotated[
+    bool,
+    Parameter(
+        name="--mend",
+        help="First set back logs that hold an id from the future, and send the events that ended processes left on "
+        "this machine while the store was away.",
+    ),
+]
 
 
 def doctor(
     *,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
-    deliver: Annotated[
-        bool, Parameter(help="First send the events that processes left on this machine while the store was away.")
-    ] = False,
+    mend: Mend = False,
     json: Json = False,
     config: Config = None,
 ) -> int:
-    """Look for what is wrong with a store, and say what to do. Nothing is changed, but by --deliver.
+    """Look for what is wrong with a store, and say what to do. Nothing is changed, but by --mend.
 
     Exits with 0 if all is well, 1 if something is not, 5 if the store was not reached.
     """
@@ -42,9 +48,9 @@ def doctor(
     assert store.redis_url is not None
     folder = spool_root(PublisherConfig())
     try:
+        if mend:
+            asyncio.run(_mend(store.redis_url, store.timeout_s))
         seen = asyncio.run(look(store.redis_url, timeout_s=store.timeout_s))
-        if deliver:
-            asyncio.run(_deliver(store.redis_url))
     except StoreUnavailable:
         if left := list(waiting(folder)):
             _show([judge_spools(left)], err())
@@ -63,10 +69,15 @@ def doctor(
     return Exit.SUCCESS if is_well else Exit.FAILED
 
 
-async def _deliver(redis_url: str) -> None:
+async def _mend(url: str, timeout_s: float) -> None:
+    from runstore.adapters.setback import set_back
+    from runstore.adapters.store import RedisStore
     from runstore.publish import AsyncPublisher
 
-    async with AsyncPublisher(redis_url) as publisher:
+    async with RedisStore.open(url, timeout_s=timeout_s) as store:
+        for partition, moved in (await set_back(store)).items():
+            err().line(f"partition {partition} was set back to now, and {moved} of its events were put in again")
+    async with AsyncPublisher(url) as publisher:
         await publisher.deliver_abandoned()
 
 

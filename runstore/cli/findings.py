@@ -6,12 +6,12 @@ from typing import Final
 import msgspec
 
 from runstore.adapters.diagnosis import COUNTED, PartitionSeen, StoreSeen
+from runstore.adapters.setback import FUTURE_MS
 from runstore.publish.spools import Waiting
 
 OLDEST: Final = (7, 0)
 LAG_MS: Final = 10_000
 OVERDUE_MS: Final = 60_000
-FUTURE_MS: Final = 3_600_000
 CLOCKS_MS: Final = 2_000
 RECENT_MS: Final = 24 * 3_600_000
 FULL: Final = 0.85
@@ -45,7 +45,7 @@ def judge_spools(spools: Sequence[Waiting]) -> Finding:
     return _ill(
         "spool",
         f"{events} event{'s' if events > 1 else ''} ({_size(size)}) for {stores} wait on this machine, left by ended "
-        f"processes in {left[0].path}: the next publisher to that store sends them, or `runstore doctor --deliver`",
+        f"processes in {left[0].path}: the next publisher to that store sends them, or `runstore doctor --mend`",
     )
 
 
@@ -180,7 +180,7 @@ def _future(seen: StoreSeen) -> Finding:
     return _ill(
         "event ids",
         f"{_named(ahead)} hold an event id from the future ({ahead[0].last_ms} ms), so that new events get that time "
-        f"too: once all is projected, XDEL that entry, then XSETID runstore:{{{ahead[0].partition}}}:events to now",
+        "too, or none: run `runstore doctor --mend`, which puts such events in again as of now",
     )
 
 

@@ -15,6 +15,7 @@ class PartitionKeys:
         head = b"runstore:{%d}:" % partition
         self.partition = partition
         self.events = head + b"events"
+        self.spare = head + b"spare"
         self.cursor = head + b"cursor"
         self.feed = head + b"feed"
         self.dead = head + b"dead"

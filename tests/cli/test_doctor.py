@@ -126,7 +126,7 @@ def test_a_stream_with_an_id_of_the_far_future_is_named() -> None:
     finding = the_one(seen(PartitionSeen(partition=1, last_ms=NOW * 2)))
 
     assert finding.name == "event ids"
-    assert "XSETID runstore:{1}:events" in finding.sentence
+    assert "runstore doctor --mend" in finding.sentence
 
 
 def test_many_partitions_are_named_up_to_eight() -> None:
@@ -218,6 +218,17 @@ async def test_the_doctor_exits_with_0_for_a_store_at_work(real_store: RedisStor
     assert code == 0
 
 
+async def test_the_doctor_mends_a_stream_with_an_id_from_the_future(real_store: RedisStore, redis_url: str) -> None:
+    await real_store.client.execute_command("XADD", real_store.meta.keys[2].events, f"{2**64 - 1}-0", "event", b"{}")
+    async with Projector(real_store):
+        code, told, noted = await run_doctor("--redis-url", redis_url, "--mend")
+
+    assert noted == "partition 2 was set back to now, and 1 of its events were put in again\n"
+    assert "✗ event ids" not in told
+    assert code == 1, "the letter is dead"
+    assert (await look(redis_url)).partitions[2].last_ms < time.time() * 1000 + 60_000
+
+
 async def test_the_doctor_exits_with_1_and_says_in_json_why(real_store: RedisStore, redis_url: str) -> None:
     await real_store.client.execute_command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
@@ -258,11 +269,11 @@ def test_events_that_wait_on_this_machine_are_told_and_delivered_when_asked(
 
     main(["doctor", "--redis-url", redis_url])
     told = capsys.readouterr().out
-    main(["doctor", "--redis-url", redis_url, "--deliver", "--json"])
+    main(["doctor", "--redis-url", redis_url, "--mend", "--json"])
     after = json.loads(capsys.readouterr().out)
 
     assert "✗ spool" in told
-    assert "1 event " in told and "--deliver" in told
+    assert "1 event " in told and "--mend" in told
     assert after["spools"] == []
     client = redis.Redis.from_url(redis_url)
     events = [event for key in client.keys("runstore:{*}:events") for event in client.xrange(key)]

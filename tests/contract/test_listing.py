@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from runstore.adapters.store import RedisStore
@@ -125,6 +126,14 @@ async def test_each_filter_shows_what_it_names_and_nothing_else(store: RedisStor
     for query, holds in QUERIES:
         wanted = [run for run in runs if holds(run)]
         assert [r.run_id for r in await walk(store, query, 60)] == in_order(wanted), query
+
+
+@pytest.mark.parametrize("statuses", [frozenset(), frozenset({Status.FAILED})])
+async def test_bounds_that_exclude_each_other_show_nothing(store: RedisStore, statuses: frozenset[Status]) -> None:
+    await fill(store, 20, seed=1, span_ms=60)
+    query = ListQuery(created_after_us=1_700_000_001_000_000, created_before_us=1_700_000_000_000_000)
+
+    assert await walk(store, msgspec.structs.replace(query, statuses=statuses), 10) == []
 
 
 async def test_a_walk_misses_and_repeats_nothing_while_runs_begin_and_move(real_store: RedisStore) -> None:

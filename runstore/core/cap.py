@@ -60,11 +60,14 @@ def drop_beginning(text: str, least_bytes: int) -> tuple[str, int]:
     """
     if least_bytes <= 0:
         return text, 0
-    low, high = 0, len(text)
+    all_bytes = encoded_bytes(text)
+    kept_bytes = all_bytes - least_bytes
+    # no character has less than a byte: what is kept begins no further from the end, however long the text
+    low, high = max(0, len(text) - max(0, kept_bytes)), len(text)
     while low < high:
         middle = (low + high) // 2
-        if encoded_bytes(text[:middle]) >= least_bytes:
+        if encoded_bytes(text[middle:]) <= kept_bytes:
             high = middle
         else:
             low = middle + 1
-    return text[low:], encoded_bytes(text[:low])
+    return text[low:], all_bytes - encoded_bytes(text[low:])

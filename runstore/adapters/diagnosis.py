@@ -70,6 +70,8 @@ class StoreSeen(msgspec.Struct, frozen=True, kw_only=True):
     stored_partitions: str | None
     projectors: int = 0
     partitions: tuple[PartitionSeen, ...] = ()
+    strays: tuple[int, ...] = ()
+    """Numbers past the store's partitions that have a log all the same: nobody reads it."""
 
 
 async def look(url: str, *, timeout_s: float = 5.0) -> StoreSeen:
@@ -113,7 +115,16 @@ async def _look(client: StoreClient) -> StoreSeen:
         stored_partitions=text,
         projectors=alive if isinstance(alive, int) else 0,
         partitions=tuple([await _partition(client, PartitionKeys(number)) for number in range(count)]),
+        strays=await _strays(client, count) if count else (),
     )
+
+
+async def _strays(client: StoreClient, count: int) -> tuple[int, ...]:
+    pipe = client.pipeline(transaction=False)
+    for number in range(count, MAX_PARTITIONS):
+        pipe.execute_command("EXISTS", PartitionKeys(number).events)
+    found = await pipe.execute() if count < MAX_PARTITIONS else []
+    return tuple(count + place for place, exists in enumerate(found) if exists)
 
 
 async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:

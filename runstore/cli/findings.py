@@ -128,6 +128,17 @@ def _partitions(seen: StoreSeen) -> Finding:
     return _well("partitions", "all can be read")
 
 
+def _strays(seen: StoreSeen) -> Finding:
+    if not seen.strays:
+        return _well("publishers", "none writes to a partition that does not exist")
+    numbers = ", ".join(map(str, seen.strays[:_SHOWN])) + (" …" if len(seen.strays) > _SHOWN else "")
+    return _ill(
+        "publishers",
+        f"events lie in partitions that do not exist ({numbers}), where nobody reads them: let who published them "
+        f"count the {len(seen.partitions)} partitions that runstore:meta names, and publish them again",
+    )
+
+
 def _projectors(seen: StoreSeen) -> Finding:
     if not seen.projectors:
         return _ill("projector", "no projector is at work, so no run changes: start `runstore projector`")
@@ -188,7 +199,7 @@ _SERVER: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
     *(_version, _role, _policy, _aof, _memory, _clock, _store),
 )
 _STORE: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
-    *(_partitions, _projectors, _lag, _dead_letters, _leases, _future),
+    *(_partitions, _strays, _projectors, _lag, _dead_letters, _leases, _future),
 )
 
 

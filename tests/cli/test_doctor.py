@@ -129,6 +129,19 @@ def test_a_stream_with_an_id_of_the_far_future_is_named() -> None:
     assert "runstore doctor --mend" in finding.sentence
 
 
+def test_events_in_partitions_that_do_not_exist_are_told() -> None:
+    finding = the_one(seen(strays=(16, 31)))
+
+    assert finding.name == "publishers"
+    assert "16, 31" in finding.sentence
+
+
+async def test_a_look_sees_events_in_partitions_that_do_not_exist(store: RedisStore, any_redis_url: str) -> None:
+    await store.client.execute_command("XADD", "runstore:{31}:events", "*", "event", b"{}")
+
+    assert (await look(any_redis_url)).strays == (31,)
+
+
 def test_many_partitions_are_named_up_to_eight() -> None:
     finding = the_one(seen(*(PartitionSeen(partition=n, trouble="wrong type") for n in range(12))))
 

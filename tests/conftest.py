@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from runstore.adapters.store import RedisStore
 from runstore.engine import EngineConfig, EngineKind, start
 from runstore.engine.errors import NoServer
 from runstore.projector import Projector
+
+# an example takes as long as the machine has other things to do
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def _server(folder: Path, *kinds: EngineKind) -> Iterator[str]:

@@ -65,7 +65,7 @@ async def test_a_wait_for_news_ends_when_there_is_some(store: RedisStore) -> Non
     await tell(store, RUN, "running")
     await Projector(store).drain()
 
-    [(partition, entry)] = await asyncio.wait_for(waiting, 5)
+    [(partition, entry)] = await asyncio.wait_for(waiting, 15)
     assert partition == store.meta.keys_of(RUN).partition
     assert entry.n == 1
     assert entry.changes[0].run.run_id == RUN
@@ -75,7 +75,8 @@ async def test_a_wait_without_news_ends_in_its_time(store: RedisStore) -> None:
     began = monotonic()
 
     assert await store.feed.wait({0: 0}, 150) == []
-    assert 0.1 < monotonic() - began < 3
+    # what does not end in its time waits for half a minute, or for ever
+    assert 0.1 < monotonic() - began < 15
     assert await store.feed.wait({0: 0}, 0) == []
     assert await store.feed.wait({}, 5) == []
 

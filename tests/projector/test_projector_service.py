@@ -1,11 +1,11 @@
 """The projector as a service: event driven, shared among several, there again when its server is."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -106,50 +106,94 @@ asyncio.run(main())
 """
 
 
-async def test_projectors_that_are_killed_again_and_again_fold_what_one_alone_folds(redis_url: str) -> None:
-    async with RedisStore.open(redis_url, partitions=1) as store:
-        for number in range(1500):
-            run_id = run_id_of(number % 500)
-            told = {"numbered": True} if number < 500 else {"output": {"stdout": "x" * 3000}}
-            status = "pending" if number < 500 else ("running" if number < 1000 else "success")
-            fields = {"event": event_of(run_id, status, **told)}
-            await store.client.xadd(store.meta.keys_of(run_id).events, fields, id=f"{1_700_000_000_000 + number}-0")
-        for _ in range(12):
-            process = await asyncio.to_thread(
-                subprocess.Popen,
-                [sys.executable, "-c", _PROGRAM, redis_url],
-                stdout=subprocess.PIPE,
-            )
+@contextmanager
+def processes(url: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Projectors in processes of their own, at work."""
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(count):
+            command = [sys.executable, "-c", _PROGRAM, url]
+            started.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        for process in started:
             assert process.stdout is not None
-            await asyncio.to_thread(process.stdout.readline)
-            before = await _commits(store)
+            process.stdout.readline()
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
-            async def worked(least: int = before + 5) -> bool:
-                return await _commits(store) >= least or await _is_done(store)
 
-            await until(worked)
-            os.kill(process.pid, signal.SIGKILL)
-            await asyncio.to_thread(process.wait)
-            process.stdout.close()
+async def tell_of_500_runs(store: RedisStore) -> None:
+    for number in range(1500):
+        run_id = run_id_of(number % 500)
+        told = {"numbered": True} if number < 500 else {"output": {"stdout": "x" * 3000}}
+        status = "pending" if number < 500 else ("running" if number < 1000 else "success")
+        fields = {"event": event_of(run_id, status, **told)}
+        await store.client.xadd(store.meta.keys_of(run_id).events, fields, id=f"{1_700_000_000_000 + number}-0")
+
+
+async def check_against_one_alone(url: str) -> None:
+    """Fold what is left, then the same log by one projector in an empty store: both end alike."""
+    async with RedisStore.open(url, partitions=1) as store:
         await Projector(store).drain()
-        killed = await state_of(store)
-
+        found = await state_of(store)
         events = {keys.events: await store.client.xrange(keys.events) for keys in store.meta.keys}
-        emptied(redis_url)
-    async with RedisStore.open(redis_url, partitions=1) as store:
+    emptied(url)
+    async with RedisStore.open(url, partitions=1) as store:
         for key, rows in events.items():
             for entry_id, fields in rows:
                 await store.client.xadd(key, fields, id=entry_id)
         await Projector(store).drain()
         clean = await state_of(store)
-    for key in clean.keys() | killed.keys():
+    for key in clean.keys() | found.keys():
         if key.endswith((b":offers", b":controls")):
             # signals only: in one commit they come in no order
-            assert sorted(map(repr, clean[key])) == sorted(map(repr, killed[key]))
+            assert sorted(map(repr, clean[key])) == sorted(map(repr, found[key]))
         else:
-            assert clean.get(key) == killed.get(key), key
-    given = sorted(int(killed[key][b"n"]) for key in killed if b"}:r:" in key)
+            assert clean.get(key) == found.get(key), key
+    given = sorted(int(found[key][b"n"]) for key in found if b"}:r:" in key)
     assert given == list(range(1, 501)), "run numbers are 1, 2, 3 … without a gap or a repeat"
+
+
+async def has_worked(store: RedisStore) -> None:
+    """Wait until a few commits more were made, or all is done."""
+    least = await _commits(store) + 5
+
+    async def worked() -> bool:
+        return await _commits(store) >= least or await _is_done(store)
+
+    await until(worked)
+
+
+async def test_projectors_that_are_killed_again_and_again_fold_what_one_alone_folds(redis_url: str) -> None:
+    async with RedisStore.open(redis_url, partitions=1) as store:
+        await tell_of_500_runs(store)
+        for _ in range(12):
+            with processes(redis_url, 1):
+                await has_worked(store)
+
+    await check_against_one_alone(redis_url)
+
+
+async def test_projectors_that_are_frozen_past_their_leases_and_thawed_fold_what_one_alone_folds(
+    redis_url: str,
+) -> None:
+    async with RedisStore.open(redis_url, partitions=1) as store:
+        with processes(redis_url, 3) as projectors:
+            await tell_of_500_runs(store)
+            for turn in range(15):
+                frozen = projectors[turn % 3]
+                frozen.send_signal(signal.SIGSTOP)
+                await has_worked(store)
+                frozen.send_signal(signal.SIGCONT)
+
+            async def is_done() -> bool:
+                return await _is_done(store)
+
+            await until(is_done)
+
+    await check_against_one_alone(redis_url)
 
 
 async def _commits(store: RedisStore) -> int:

@@ -259,6 +259,14 @@ async def test_a_trace_goes_on_in_the_model(site: Site) -> None:
     assert [(await site.output(run))["stdout"] for run in (traced, plain)] == [f"{trace}\n", "None\n"]
 
 
+async def test_a_log_that_an_output_has_room_for_is_kept_whole(site: Site) -> None:
+    await site.worker(site.project("import sys\nfor i in range(5): sys.stdout.write(chr(97 + i) * 2**23)"))
+
+    run = await site.end(await site.ask())
+
+    assert (await site.output(run))["stdout"] == "".join(letter * 2**23 for letter in "abcde")
+
+
 async def test_the_logs_can_be_followed_while_the_run_goes_on(site: Site) -> None:
     await site.worker(site.project(WAITS))
     run_id = await site.ask()

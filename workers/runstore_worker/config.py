@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from runstore_worker.environment import RESERVED
 from runstore_worker.source import RepositoryError, Source, locate
+from runstore_worker.tail import KEEP_BYTES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 MONTH_S = 30 * 24 * 3600
@@ -73,8 +74,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long a run may take to end that is ended because the worker stops. Unit: seconds; default 10."""
     last_words_s: Annotated[float, Meta(gt=0)] = 10.0
     """How long a worker that stops tries to publish while Redis is away. Unit: seconds; default 10."""
-    keep_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
-    """How much of the end of stdout is kept, and of stderr. Unit: bytes; default 32 MiB."""
+    keep_bytes: Annotated[int, Meta(ge=1024)] = KEEP_BYTES
+    """How much of the end of stdout is kept, and of stderr. Unit: bytes; default 64 MiB, as for a whole output."""
     logs_every_s: Annotated[float, Meta(gt=0)] = 0.25
     """How often the logs of a run are sent on. Unit: seconds; default 0.25."""
     logs_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024

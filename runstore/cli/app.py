@@ -1,16 +1,16 @@
 """The commands, by name; each lives in a module that is imported when it is asked for."""
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 from runstore import __version__
 from runstore.cli.exits import Exit, of_error
 from runstore.cli.screen import complain
-from runstore.core.errors import AmbiguousRunId, RunstoreError
+from runstore.cli.streams import let_go_of_stdout
+from runstore.core.errors import AmbiguousRunId, RunstoreError, Unauthorized
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 _COMMANDS: Final = {
     "Try it": {
@@ -67,18 +67,34 @@ def run(words: list[str]) -> int | None:
         returned = build()(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        complain(str(error))
+        complain(_said(error))
         return Exit.USAGE
     except AmbiguousRunId as error:
         complain("\n".join([error.detail, *(f"  {candidate}" for candidate in error.candidates)]))
         return of_error(error)
+    except Unauthorized as error:
+        complain(f"{error.detail}; a command takes it from --token or RUNSTORE_TOKEN")
+        return of_error(error)
     except RunstoreError as error:
         complain(error.detail)
+        if of_error(error) is Exit.UNWRITABLE:
+            let_go_of_stdout()
         return of_error(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # nobody reads on, so nothing may be written when the interpreter flushes at its end either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_stdout()
         return Exit.SUCCESS
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich, which writes the help, has let go of stdout itself
+            return Exit.SUCCESS
+        raise
     return returned if isinstance(returned, int) else None
+
+
+def _said(error: "CycloptsError") -> str:
+    from cyclopts import UnusedCliTokensError
+
+    if isinstance(error, UnusedCliTokensError):
+        return f"nothing takes {' '.join(map(repr, error.unused_tokens or ()))}; --help shows what the command takes"
+    return str(error)

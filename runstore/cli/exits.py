@@ -9,7 +9,10 @@ from runstore.core.status import Status
 
 
 class Exit(IntEnum):
-    """The exit codes of the contract. `INTERRUPTED` is what a shell expects after Ctrl-C."""
+    """The exit codes of the contract. `INTERRUPTED` is what a shell expects after Ctrl-C.
+
+    `UNWRITABLE`, where standard output takes no more (a full disk), is sysexits' EX_IOERR and says nothing of a run.
+    """
 
     SUCCESS = 0
     FAILED = 1
@@ -17,6 +20,7 @@ class Exit(IntEnum):
     TIMED_OUT = 3
     CANCELLED = 4
     UNREACHABLE = 5
+    UNWRITABLE = 74
     INTERRUPTED = 130
 
 

@@ -7,8 +7,10 @@ made visible. Colour goes to terminals only, and not where NO_COLOR is set; a pi
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TextIO
+
+from runstore.cli.exits import Exit, Trouble
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,8 +101,13 @@ class Screen:
             yield
 
     def _put(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            raise  # the reader has left, which is no trouble
+        except OSError as error:
+            raise Trouble(f"the output cannot be written: {error.strerror}", Exit.UNWRITABLE) from None
 
     def _rich(self) -> "Console":
         if self._console is None:
@@ -126,5 +133,6 @@ def err() -> Screen:
 
 
 def complain(sentence: str) -> None:
-    """Say what went wrong."""
-    err().line(("runstore: ", "bold red"), sentence, lines=True)
+    """Say what went wrong, if there is anybody to tell; the exit code says it too."""
+    with suppress(BrokenPipeError, Trouble):
+        err().line(("runstore: ", "bold red"), sentence, lines=True)

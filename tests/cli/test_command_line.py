@@ -86,6 +86,7 @@ def test_a_reader_that_has_gone_is_told_nothing(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=20)
 
     assert errors == b""
+    assert process.returncode == 0
 
 
 def test_help_comes_without_what_only_the_services_need() -> None:

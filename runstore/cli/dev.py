@@ -30,7 +30,11 @@ def dev(
     port: Annotated[int | None, Parameter(help="Port to listen on, 0 for a free one; 8080 unless told.")] = None,
     data_dir: Annotated[Path, Parameter(help="Where the data is kept for the next start.")] = DATA_DIR,
     token: Annotated[
-        str | None, Parameter(help="A fixed admin token, 20 or more URL-safe characters; else one is made and kept.")
+        str | None,
+        Parameter(
+            allow_leading_hyphen=True,  # which is URL-safe, too
+            help="A fixed admin token, 20 or more URL-safe characters; else one is made and kept.",
+        ),
     ] = None,
     redis_url: Annotated[
         str | None, Parameter(help="A server to use instead of starting one [RUNSTORE_REDIS_URL].")
@@ -115,7 +119,10 @@ def up(wanted: "DevConfig", *, json: bool) -> int:
     """Bring it up, say where it is, and hold it until a signal comes."""
     from runstore.dev import bring_up
     from runstore.engine import folder as data_folder
+    from runstore_worker.environment import hide_from_models
 
+    if wanted.with_worker:
+        hide_from_models()
     data_folder.make(wanted.data_dir)
     journal.to_file(wanted.data_dir / LOG)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,10 @@ def run(
         tuple[str, ...],
         Parameter(name="--input", alias="-i", help="key=value, the value JSON or else text; may be repeated."),
     ] = (),
-    inputs: Annotated[str | None, Parameter(help="All inputs: a JSON object, @FILE, or - for standard input.")] = None,
+    inputs: Annotated[
+        str | None,
+        Parameter(allow_leading_hyphen=True, help="All inputs: a JSON object, @FILE, or - for standard input."),
+    ] = None,
     wait: Annotated[bool, Parameter(help="Wait for the end, and show the run.")] = False,
     timeout_s: Annotated[float | None, Parameter(help="The most seconds that the run itself may take.")] = None,
     queue_timeout_s: Annotated[float | None, Parameter(help="The most seconds it may wait for a worker.")] = None,
@@ -43,6 +47,9 @@ def run(
 
     With --wait exits with 0 for success, 1 failed, 3 timed out, 4 cancelled; 2 refused, 5 not reached.
     """
+    for flag, seconds in (("--timeout-s", timeout_s), ("--queue-timeout-s", queue_timeout_s)):
+        if seconds is not None and not isfinite(seconds):  # JSON has no such number: it would count as not given
+            raise Trouble(f"{flag} {seconds}: give a number of seconds")
     asked = {
         "timeout_s": timeout_s,
         "queue_timeout_s": queue_timeout_s,

@@ -103,6 +103,7 @@ def worker(
 ) -> int:
     """Execute runs of the projects that runstore.toml names, until SIGTERM or Ctrl-C; then let what runs end."""
     from runstore_worker.config import ConfigError, WorkerConfig, parse_projects
+    from runstore_worker.environment import hide_from_models
     from runstore_worker.worker import Worker
 
     settings = Settings.load(os.environ, config)
@@ -122,6 +123,7 @@ def worker(
         fixed={"projects": projects},
     )
     store = find_store(redis_url, data_dir if data_dir is not None and find(data_dir) else None, settings)
+    hide_from_models()
 
     async def work() -> None:
         data_folder.make(folder)

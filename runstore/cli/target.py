@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Url = Annotated[
     str | None, Parameter(help="The gateway's address [RUNSTORE_URL]; else that of a dev running on this folder.")
 ]
-Token = Annotated[str | None, Parameter(help="An API token or JWT [RUNSTORE_TOKEN].")]
+Token = Annotated[str | None, Parameter(allow_leading_hyphen=True, help="An API token or JWT [RUNSTORE_TOKEN].")]
 Config = Annotated[
     Path | None, Parameter(help="The settings file [RUNSTORE_CONFIG]; else runstore.toml, if it is here.")
 ]
@@ -26,6 +26,7 @@ RedisUrl = Annotated[str | None, Parameter(help="The store's primary, redis://â€
 DataDir = Annotated[Path | None, Parameter(help="The data folder of a running dev; .runstore unless told.")]
 
 _RETRY_FOR_S: Final = 2.0
+_GIVE_UP_S: Final = 60.0  # a gateway that is restarted comes back in less; somebody at a terminal waits no longer
 _CONNECT_S: Final = 5.0
 
 
@@ -42,6 +43,7 @@ def find_gateway(url: str | None, token: str | None, config: Path | None) -> Gat
     Raises: Trouble; SettingUnusable.
     """
     settings = Settings.load(os.environ, config)
+    settings.check_variables({})
     said = settings.record("client", ClientSettings)
     here = find(DATA_DIR) if url is None or token is None else None
     address = url or said.url or (here.url if here else None)
@@ -64,7 +66,7 @@ def connect(url: str | None, token: str | None, config: Path | None) -> "AsyncCl
     from runstore.client import AsyncClient, ClientConfig
 
     gateway = find_gateway(url, token, config)
-    patience = ClientConfig(retry_for_s=_RETRY_FOR_S, connect_timeout_s=_CONNECT_S)
+    patience = ClientConfig(retry_for_s=_RETRY_FOR_S, give_up_s=_GIVE_UP_S, connect_timeout_s=_CONNECT_S)
     return AsyncClient(gateway.url, token=gateway.token or "", config=patience)
 
 
@@ -73,6 +75,7 @@ def find_store(redis_url: str | None, data_dir: Path | None, settings: Settings)
 
     Raises: Trouble; SettingUnusable.
     """
+    settings.check_variables({})
     if data_dir is not None and redis_url is None:
         here = find(data_dir)
         if here is None:

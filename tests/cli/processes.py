@@ -83,8 +83,8 @@ class Started:
 
 
 @contextmanager
-def started(*words: str, folder: Path, **changes: str) -> Iterator[Started]:
-    """Hold a service for the length of a `with`, from when it is ready."""
+def started(*words: str, folder: Path, group: int | None = None, **changes: str) -> Iterator[Started]:
+    """Hold a service, of another group if told, for the length of a `with`, from when it is ready."""
     errors = folder / "stderr.txt"
     with errors.open("wb") as log:
         process = subprocess.Popen(
@@ -94,6 +94,7 @@ def started(*words: str, folder: Path, **changes: str) -> Iterator[Started]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
+            group=group,
         )
     try:
         yield Started(process, errors)
@@ -105,6 +106,17 @@ def started(*words: str, folder: Path, **changes: str) -> Iterator[Started]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
+
+
+def is_hidden(pid: int) -> bool:
+    """Whether other processes of its user may not read a process's environment. Needs: `foreign_group` where root."""
+    seen = Path(f"/proc/{pid}/environ").stat()
+    return (seen.st_uid, seen.st_gid) == (0, 0)
+
+
+def foreign_group() -> int | None:
+    """What shows root whose files those of a process are; nobody else needs it, nor may choose."""
+    return 65534 if os.getuid() == 0 else None
 
 
 def until(claim: Callable[[], bool], within_s: float = GONE_S) -> bool:

@@ -1,5 +1,6 @@
 """Commands that talk to a gateway: what they print, and how they exit."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,13 @@ def test_inputs_come_from_a_file(stage: Stage, command: Command) -> None:
     Path("inputs.json").write_text('{"horizon": 3}')
 
     assert command("run", "forecasts", "--inputs", "@inputs.json").code == 0
+
+
+def test_inputs_come_from_standard_input(stage: Stage, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.serve("forecasts")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"horizon": 3}')))
+
+    assert command("run", "forecasts", "--inputs", "-").code == 0
 
 
 def test_cancel_shows_the_run_as_it_stands(stage: Stage, command: Command) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from runstore.endpoints import find
-from tests.cli.processes import Started, environment, living, run, started, until
+from tests.cli.processes import Started, environment, foreign_group, is_hidden, living, run, started, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 FREE = ("dev", "--port", "0")
@@ -189,6 +189,11 @@ def test_a_run_at_work_does_not_hold_up_the_end_for_long(tmp_path: Path) -> None
         assert until(lambda: not living(dev.family, tmp_path), 2)
 
 
+def test_models_cannot_read_the_secrets_of_a_dev_that_runs_them(tmp_path: Path) -> None:
+    with started(*FREE, folder=tmp_path, group=foreign_group()) as dev:
+        assert is_hidden(dev.process.pid)
+
+
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -209,6 +214,14 @@ def test_a_token_of_ones_own_is_taken_and_replaces_the_one_before(tmp_path: Path
         assert second.token == own
         assert second.ask("/v1/runs")[0] == 200
         assert second.ask("/v1/runs", token=first.token)[0] == 401
+
+
+def test_a_token_may_begin_with_a_hyphen(tmp_path: Path) -> None:
+    own = "-_" * 12
+    with started(*FREE, "--no-worker", "--token", own, folder=tmp_path) as dev:
+        told = run("list", "--url", dev.url, "--token", own, folder=tmp_path)
+
+    assert told.returncode == 0, told.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import living, run, started, until
+from tests.cli.processes import foreign_group, is_hidden, living, run, started, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 
@@ -72,6 +72,16 @@ def test_a_second_signal_ends_a_worker_that_would_still_wait_for_its_runs(projec
 
         assert worker.end(signal.SIGINT) == 128 + signal.SIGINT
         assert until(lambda: not living(worker.family - {dev.process.pid}, project / ".runstore" / "worker"))
+
+
+def test_models_cannot_read_the_secrets_of_the_worker_that_runs_them(project: Path, redis_url: str) -> None:
+    group = foreign_group()
+    with (
+        started("projector", "--redis-url", redis_url, folder=project, group=group) as projector,
+        started("worker", "--redis-url", redis_url, folder=project, group=group) as worker,
+    ):
+        assert not is_hidden(projector.process.pid)  # it runs nobody's code
+        assert is_hidden(worker.process.pid)
 
 
 def test_a_gateway_whose_port_is_taken_says_so(project: Path, redis_url: str) -> None:

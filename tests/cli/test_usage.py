@@ -50,6 +50,9 @@ def test_a_command_that_there_is_not_is_not_shown(name: str, command: Command) -
         (["run", "p", "--input", "horizon", "--url", "http://127.0.0.1:1"], "key=value"),
         (["run", "p", "--inputs", "[1]", "--url", "http://127.0.0.1:1"], "must be a JSON object"),
         (["run", "p", "--inputs", "@no.json"], "cannot be read from no.json"),
+        (["run", "p", "--timeout-s", "nan"], "--timeout-s nan"),
+        (["run", "p", "--queue-timeout-s", "inf"], "--queue-timeout-s inf"),
+        (["list", "forecasts"], "nothing takes 'forecasts'"),
         (["dev", "--token", "short"], "20 to 256 URL-safe characters"),
     ],
 )
@@ -60,6 +63,18 @@ def test_a_mistake_is_told_in_a_sentence_and_exits_with_2(words: list[str], sent
     assert said.out == ""
     assert sentence in said.err
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("words", [["list"], ["watch", "6666"], ["token", "list"], ["doctor"]])
+def test_a_misspelt_variable_stops_every_command(
+    words: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNSTORE_TOKN", "x" * 20)
+
+    said = command(*words)
+
+    assert said.code == 2
+    assert "did you mean RUNSTORE_TOKEN?" in said.err
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import shutil
+import sys
 
 import pytest
 import uvloop
 
 from runstore_worker.repository import Mirrors
 from runstore_worker.source import RepositoryError, RepositoryUnreachable, locate
+from tests.worker.site import happens
 
 
 @pytest.fixture
@@ -185,6 +187,18 @@ async def test_a_repository_of_another_user_is_taken_as_configured(mirrors, repo
     await mirrors.checkout(source, sha, tmp_path / "work")
 
 
+async def test_a_shallow_clone_serves_what_it_has(mirrors, repo, source, tmp_path):
+    old = repo.commit(a="1")
+    sha = repo.commit(a="2")
+    repo.git("clone", "-q", "--depth", "1", f"file://{repo.path}", str(tmp_path / "shallow"))
+    shallow = locate("./shallow", tmp_path)
+
+    assert await mirrors.resolve(shallow) == sha
+    await mirrors.checkout(shallow, sha, tmp_path / "work")
+    assert files_of(tmp_path / "work") == {"a": "2"}
+    assert await refused(mirrors.resolve(shallow, commit_sha=old)) == f"no commit {old} in ./shallow"
+
+
 async def test_an_old_commit_is_checked_out_as_it_was(mirrors, repo, source, tmp_path):
     first = repo.commit(a="1")
     repo.commit(a="2")
@@ -332,6 +346,27 @@ async def test_a_cancelled_fetch_leaves_no_process_and_lets_the_next_one_in(
         await fetching
     assert witness.everybody_is_gone()
     assert await mirrors.resolve(source) == sha
+
+
+async def test_a_fetch_does_not_outlive_a_worker_that_is_killed(tmp_path, monkeypatch, witness):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\nexec 7>{witness.path}\necho ready >&7\nsleep 60 & wait\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    code = f"""
+import asyncio, pathlib
+from runstore_worker.repository import Mirrors
+from runstore_worker.source import locate
+here = pathlib.Path({str(tmp_path)!r})
+asyncio.run(Mirrors(here / "cache").resolve(locate("ssh://host/x", here)))
+"""
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    await witness.hears("ready")
+
+    worker.kill()
+    await worker.wait()
+
+    await happens(witness.everybody_is_gone)
 
 
 async def test_a_repository_that_never_answers_is_given_up(repo, tmp_path, monkeypatch, witness):

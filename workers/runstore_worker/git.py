@@ -17,9 +17,13 @@ from typing import IO
 
 from runstore_worker.complete import complete
 from runstore_worker.environment import base_environment
+from runstore_worker.held import Command
+from runstore_worker.process import Exited, Logs, NotStarted, TimedOut, execute
 from runstore_worker.source import RepositoryError, RepositoryUnreachable, without_secrets
+from runstore_worker.tail import Tail
 
 TIMEOUT_S = 300.0
+KEEP_BYTES = 64 * 1024
 PASSED_ON = (
     "GIT_ASKPASS",
     "GIT_SSH_COMMAND",
@@ -67,13 +71,12 @@ async def git(
 
     Raises: GitFailed, RepositoryUnreachable (not in time), RepositoryError (no git).
     """
-    options = [option for setting in SETTINGS for option in ("-c", setting)]
     # from a file: a pipe to a process that has ended already fails in another way with each event loop
     with tempfile.TemporaryFile() as given:
         given.write(stdin)
         given.seek(0)
         process = await _started(
-            "git", *options, *map(str, arguments), stdin=given, env={**_environment(), **(env or {})}
+            "git", *_options(), *map(str, arguments), stdin=given, env={**_environment(), **(env or {})}
         )
     try:
         async with asyncio.timeout(timeout_s):
@@ -85,6 +88,46 @@ async def git(
     if process.returncode:
         raise GitFailed(_last_words(said))
     return output
+
+
+async def git_afar(*arguments: str | Path, timeout_s: float = TIMEOUT_S) -> None:
+    """Run git where it speaks with somebody else's machine, which may never answer: held as a run is.
+
+    So it is gone, and what it started to speak by, also when the worker itself was killed.
+
+    Raises: as `git` does.
+    """
+    command = Command(
+        run_id="git",
+        argv=("git", *_options(), *map(str, arguments)),
+        cwd=Path(),
+        env=_environment(),
+        timeout_s=timeout_s,
+        grace_s=0,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        out, said = Path(scratch) / "stdout", Path(scratch) / "stderr"
+        with Tail(out, KEEP_BYTES) as stdout, Tail(said, KEEP_BYTES) as stderr:
+            logs = Logs(stdout=stdout, stderr=stderr)
+            outcome = await execute(command, logs=logs, on_chunk=_pass_over, cancel=asyncio.Event())
+            words = stderr.read()
+    match outcome:
+        case Exited(code=0):
+            return
+        case TimedOut():
+            raise RepositoryUnreachable(f"git took longer than {timeout_s:g} s")
+        case NotStarted():
+            raise RepositoryError("git is not installed")
+        case _:
+            raise GitFailed(_last_words(words))
+
+
+async def _pass_over(_stream: str, _chunk: bytes) -> None:
+    """Leave it to the file."""
+
+
+def _options() -> list[str]:
+    return [option for setting in SETTINGS for option in ("-c", setting)]
 
 
 async def _started(*command: str, stdin: IO[bytes], env: Mapping[str, str]) -> asyncio.subprocess.Process:

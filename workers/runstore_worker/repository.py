@@ -15,14 +15,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from runstore_worker.git import TIMEOUT_S, GitFailed, git
+from runstore_worker.git import TIMEOUT_S, GitFailed, git, git_afar
 from runstore_worker.lock import file_lock
 from runstore_worker.source import RepositoryError, RepositoryUnreachable, Source, checked_branch, checked_commit
 
 HEAD = "refs/runstore/HEAD"
 REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 FETCH = (
-    *("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head"),
+    *("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-shallow"),
     *("--no-recurse-submodules", "--end-of-options"),
 )
 
@@ -119,18 +119,21 @@ class Mirrors:
 
     async def _fetch_refs(self, source: Source) -> None:
         try:
-            await self._git(source, *FETCH, source.url, f"+HEAD:{HEAD}", *REFSPECS)
+            await self._fetch_from(source, f"+HEAD:{HEAD}", *REFSPECS)
         except GitFailed as error:
             if "couldn't find remote ref HEAD" not in str(error):
                 await self._probe(source)
                 raise
             await self._git(source, "update-ref", "-d", HEAD)
-            await self._git(source, *FETCH, source.url, *REFSPECS)
+            await self._fetch_from(source, *REFSPECS)
+
+    async def _fetch_from(self, source: Source, *refspecs: str) -> None:
+        await git_afar(f"--git-dir={self.mirror(source)}", *FETCH, source.url, *refspecs, timeout_s=self._timeout_s)
 
     async def _probe(self, source: Source) -> None:
         """Tell a repository that does not answer from a mirror that is broken."""
         try:
-            await git("ls-remote", "--quiet", "--end-of-options", source.url, "HEAD", timeout_s=self._timeout_s)
+            await git_afar("ls-remote", "--quiet", "--end-of-options", source.url, "HEAD", timeout_s=self._timeout_s)
         except GitFailed as error:
             raise RepositoryUnreachable(f"cannot fetch {source.shown}: {error}") from error
 

@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-READY_S = 25.0
+import pytest
+
+READY_S = 60.0
 GONE_S = 15.0
+PATIENT = pytest.mark.timeout(240)
+"""For tests that start several interpreters, each of which takes long where many others want the processor."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -24,7 +28,7 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "NO_COLOR": "1", **changes}
 
 
-def run(*words: str, folder: Path, within_s: float = 40.0, **changes: str) -> "subprocess.CompletedProcess[str]":
+def run(*words: str, folder: Path, within_s: float = 90.0, **changes: str) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "runstore.cli", *words],

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import environment, living, run, until
+from tests.cli.processes import PATIENT, environment, living, run, until
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc"),
+    PATIENT,
+]
 TEN = (
     *("run_id", "run_number", "project_name", "status", "commit_sha", "started_at", "finished_at"),
     *("error_message", "output", "truncated"),

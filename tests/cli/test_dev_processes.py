@@ -14,9 +14,12 @@ from uuid import uuid4
 import pytest
 
 from runstore.endpoints import find
-from tests.cli.processes import Started, environment, foreign_group, is_hidden, living, run, started, until
+from tests.cli.processes import PATIENT, Started, environment, foreign_group, is_hidden, living, run, started, until
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc"),
+    PATIENT,
+]
 FREE = ("dev", "--port", "0")
 
 

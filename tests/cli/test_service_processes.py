@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import foreign_group, is_hidden, living, run, started, until
+from tests.cli.processes import PATIENT, foreign_group, is_hidden, living, run, started, until
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc"),
+    PATIENT,
+]
 
 
 @pytest.fixture

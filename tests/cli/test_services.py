@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from runstore_worker.sample import ensure_sample
-from tests.cli.processes import Started, environment, run, started
+from tests.cli.processes import PATIENT, Started, environment, run, started
+
+pytestmark = PATIENT
 
 
 class Parts:

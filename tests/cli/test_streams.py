@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import environment, run
+from tests.cli.processes import PATIENT, environment, run
+
+pytestmark = PATIENT
 
 COMMAND = f"{sys.executable} -m runstore.cli"
 
 
 def shell(line: str, folder: Path, **changes: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
-        ["sh", "-c", line], cwd=folder, env=environment(**changes), capture_output=True, timeout=40, check=False
+        ["sh", "-c", line], cwd=folder, env=environment(**changes), capture_output=True, timeout=90, check=False
     )
 
 

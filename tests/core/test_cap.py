@@ -1,5 +1,6 @@
 """The cap, exact to the byte."""
 
+import itertools
 import json
 from typing import Any
 
@@ -77,6 +78,16 @@ def test_bytes_are_counted_as_compact_json_counts_them(character: str) -> None:
 
 def test_nothing_to_drop_drops_nothing() -> None:
     assert drop_beginning("abc", 0) == ("abc", 0)
+
+
+@pytest.mark.parametrize("least_bytes", [1, 65_535, 65_536, 65_537, 300_000, 450_000, 460_000])
+def test_a_long_text_is_cut_where_the_sum_of_its_characters_says(least_bytes: int) -> None:
+    text = "a\x00é😀\n" * 30_000  # 1 + 6 + 2 + 4 + 2 bytes, five characters
+    sums = list(itertools.accumulate(encoded_bytes(character) for character in text))
+    place = next((place for place, dropped in enumerate(sums, 1) if dropped >= least_bytes), len(text))
+
+    assert encoded_bytes(text) == sums[-1] == 450_000
+    assert drop_beginning(text, least_bytes) == (text[place:], sums[place - 1])
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)

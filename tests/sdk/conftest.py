@@ -7,7 +7,7 @@ import pytest
 from runstore import AsyncClient, ClientConfig
 from tests.sdk.scripted import Scripted
 
-QUICK = ClientConfig(timeout_s=5, retry_for_s=2, backoff_s=0.02, max_backoff_s=0.1, put_off_s=0.02)
+QUICK = ClientConfig(timeout_s=30, retry_for_s=20, backoff_s=0.02, max_backoff_s=0.1, put_off_s=0.02)
 
 
 @pytest.fixture

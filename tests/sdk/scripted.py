@@ -105,7 +105,7 @@ class Scripted:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds that requests and messages bring about."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(40), self._changed:
             await self._changed.wait_for(holds)
 
     async def _note(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from runstore.core.ids import RunId
 from runstore.feed import Listener
 from runstore.wire.record import Record
-from tests.gateway.push.stage import Gate, Stage, new_run, until
+from tests.gateway.push.stage import SOON_S, Gate, Stage, new_run, until
 
 Hear = Callable[[Stage, str], Awaitable[str]]
 MOMENTS = ("before joining", "between join and look", "during the look", "after the look")
@@ -80,7 +80,7 @@ async def test_an_end_is_heard_whenever_it_comes(
         await stage.publish(run_id, "success")
     gate = hold_look(stage, monkeypatch, moment)
     hearing = asyncio.create_task(hear(stage, run_id))
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(SOON_S):
         if moment in ("between join and look", "during the look"):
             await gate.reached.wait()
             await stage.publish(run_id, "success")

@@ -6,7 +6,7 @@ import json
 import aiohttp
 
 from runstore.core.principal import Scope
-from tests.gateway.push.stage import TOKEN, Stage, new_run
+from tests.gateway.push.stage import SOON_S, TOKEN, Stage, new_run
 
 
 async def test_a_run_is_pushed_from_its_first_event_to_its_end(stage: Stage) -> None:
@@ -48,7 +48,7 @@ async def test_what_is_pushed_is_byte_for_byte_what_get_run_answers(stage: Stage
         await socket.subscribe(run_ids=[run_id])
         await socket.hear("subscribed")
         await stage.publish(run_id, "success", output={"stdout": "ü" * 5000, "outputs": [1, 2.50]})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             message = await socket.ws.receive()
         _, body, _ = await stage.get(f"/v1/runs/{run_id}")
 
@@ -165,7 +165,7 @@ async def test_the_token_may_come_as_a_subprotocol(stage: Stage) -> None:
     async with stage.http.ws_connect(url, protocols=offered) as ws:
         chosen = ws.protocol
         await ws.send_str(json.dumps({"type": "subscribe", "id": "a", "project_name": "forecasts"}))
-        told = json.loads((await ws.receive(timeout=5)).data)
+        told = json.loads((await ws.receive(timeout=SOON_S)).data)
 
     assert chosen == "runstore.v1"
     assert told["type"] == "subscribed"

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from runstore.core.principal import Scope
-from tests.gateway.push.stage import SUBPROTOCOL, TOKEN, Socket, Stage, new_run, until
+from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Socket, Stage, new_run, until
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,9 @@ async def test_one_who_never_reads_again_is_cut_off(stage: Stage) -> None:
 async def test_a_half_open_connection_is_found_by_pings(stage: Stage) -> None:
     _streams_config(stage, heartbeat_s=0.3)
     async with stage.socket(autoping=False) as socket:
-        await socket.subscribe(project_name="forecasts")
-        await socket.hear("subscribed")
+        async with asyncio.timeout(SOON_S):
+            while (await socket.ws.receive()).type in (aiohttp.WSMsgType.PING, aiohttp.WSMsgType.TEXT):
+                pass
 
         await until(lambda: stage.open_streams == 0)
 
@@ -194,10 +195,9 @@ async def test_nothing_is_left_of_a_client_that_hangs_up(stage: Stage) -> None:
             await socket.subscribe("a", run_ids=[new_run()])
             await socket.subscribe("b", project_name="forecasts")
             await socket.hear("subscribed")
-    await until(lambda: stage.open_streams == 0)
+    await until(lambda: stage.open_streams == 0 and stage.tail.hub.interests == 0)
 
-    assert stage.tail.hub.interests == 0
-    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("socket-writer", "socket-closer")]
+    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("socket-")])
 
 
 def _streams_config(stage: Stage, **changes: Any) -> None:

@@ -117,8 +117,14 @@ class Channel:
         if all(part.stood or part.done for part in self.parts):
             self.subscribed.set()
 
-    def offer(self, text: bytes, part: Part | None = None, cursor: str | None = None) -> bool:
-        """Take a run for the reader; false where the reader is so slow that the subscriptions are to be let go."""
+    def offer(
+        self, text: bytes, part: Part | None = None, cursor: str | None = None, *, was_asked_for: bool | None = None
+    ) -> bool:
+        """Take a run for the reader; false where the reader is so slow that the subscriptions are to be let go.
+
+        Without a `cursor` it came by another way than a subscription, which cannot be let go; it then counts as asked
+        for, and may always be a repeat, unless told.
+        """
         if self._stalled:
             return True
         run = decode_run(text)
@@ -127,7 +133,7 @@ class Channel:
             if run.is_terminal:
                 part.run_ids.pop(run.run_id, None)
         if (run.is_terminal or self.asked.events == "all") and self._seen.is_news(
-            run, text, was_asked_for=cursor is None
+            run, text, was_asked_for=cursor is None if was_asked_for is None else was_asked_for
         ):
             self._items.append(Item(run, cursor, len(text)))
             self._bytes += len(text)
@@ -136,11 +142,18 @@ class Channel:
         self._stalled = full and cursor is not None
         return not self._stalled
 
-    def offer_polled(self, run: Run, text: bytes, part: Part) -> None:
-        """Take a run that was polled for under its full id."""
-        self.offer(text if self.asked.output else msgspec.structs.replace(run, output=None).to_json(), part)
+    def offer_polled(self, run: Run, text: bytes, part: Part, *, was_asked_for: bool = True) -> None:
+        """Take a run that was asked for under its full id, because it was due or because a stream told of it."""
+        if not self.asked.output:
+            text = msgspec.structs.replace(run, output=None).to_json()
+        self.offer(text, part, was_asked_for=was_asked_for)
         if not part.run_ids:
             self.finish(part)
+
+    def told_upto(self, part: Part, cursor: str) -> None:
+        """Take note of how far a stream of one run has told, where the watch is of no other."""
+        if len(self.asked.run_ids) == 1:
+            part.cursor = cursor
 
     def lacks_end(self, run_id: str) -> bool:
         """Whether a run's end was not handed out yet."""

@@ -35,8 +35,12 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     Seconds."""
 
     websocket_retry_s: float = 60.0
-    """How long the client goes on by long poll, where a proxy refused the websocket, before it tries that again.
-    Seconds."""
+    """How long the client goes on by streams of events, or by long poll, where a proxy refused the websocket, before it
+    tries that again. Seconds."""
+
+    stream_patience_s: float = 5.0
+    """How long a stream of events may be without a word at its beginning before it counts as held back by a proxy, and
+    the client goes on by long poll. Seconds."""
 
     max_message_bytes: int = 16 * 1024 * 1024
     """The longest websocket message that is read; a run with its output has little more than 1 MiB. Bytes."""

@@ -1,7 +1,8 @@
 """The one websocket of a client: every wait and watch goes over it, and outlives it.
 
 Lost touch is never an end: the link connects again, with growing pauses drawn at random, and asks again for what had
-not ended. Where websockets are refused it goes on by long poll, and tries the websocket again from time to time.
+not ended. Where websockets are refused it goes on by streams of events, else by long poll, from the same places, and
+tries the websocket again from time to time.
 """
 
 import asyncio
@@ -125,7 +126,7 @@ class Link:
                 if self._mute >= _MUTE_LIMIT:
                     raise _Refused("connections are cut before a word is heard")
             except _Refused as refused:
-                _LOG.warning("websocket_refused", extra={"reason": str(refused), "goes_on_by": "long poll"})
+                _LOG.warning("websocket_refused", extra={"reason": str(refused), "goes_on_by": "event streams"})
                 self._met = True
                 await self._poller.run(self._config.websocket_retry_s, self._dirty)
                 lost_at, attempt, self._mute = clock(), 0, 0
@@ -169,6 +170,7 @@ class Link:
         Raises: Unauthorized where the gateway closed because of the token.
         """
         self._desk.disconnected()
+        self._poller.forget_places()
         self._dirty.set()
         loop = asyncio.get_running_loop()
         ends = {loop.create_task(self._speak(socket)), loop.create_task(self._listen(socket))}

@@ -17,7 +17,7 @@ from runstore.feed import FeedTail, Push, Rollback
 from runstore.gateway.answers import CURSOR
 from runstore.gateway.context import Services, principal_of
 from runstore.gateway.socket_places import since_of
-from runstore.gateway.sse import NEVER_AGAIN, EventStream, frame, last_event_id
+from runstore.gateway.sse import LISTENING, NEVER_AGAIN, EventStream, frame, last_event_id
 from runstore.wire.cursor import decode_cursor, encode_cursor
 from runstore.wire.views import encode, view_event
 
@@ -47,7 +47,7 @@ async def stream_events(request: web.Request, services: Services, run_id: RunId)
     try:
         first = await teller.tell_history()
         await stream.open({CURSOR: encode_cursor(tail.cursor_for(run_id))})
-        await stream.write(first)
+        await stream.write(first or LISTENING)
         while not teller.is_over and not stream.is_ended:
             await stream.pause()
             await stream.write(await teller.tell_news())

@@ -14,6 +14,9 @@ EVENT_STREAM: Final = "text/event-stream"
 NEVER_AGAIN: Final = b"retry: 86400000\n\n"
 """Sent where nothing more will come, for a browser that would ask again and again."""
 
+LISTENING: Final = b": listening\n\n"
+"""Sent where there is nothing to tell yet, so that a client knows at once that no proxy holds the stream back."""
+
 
 def frame(name: str, data: bytes, event_id: str | None = None) -> bytes:
     """Write one event. Needs: data without line breaks, as JSON has none."""

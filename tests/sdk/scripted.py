@@ -157,6 +157,8 @@ class Scripted:
         scripted = self.answer(request)
         if scripted is not None:
             return scripted
+        if request.path.endswith("/events"):
+            return web.Response(status=404, text="a proxy lets no streams through")
         prefix = request.path.removeprefix("/v1/runs/")
         run_id = next((run_id for run_id in self.runs if run_id.startswith(prefix)), prefix)
         wait = request.headers.get("Prefer")

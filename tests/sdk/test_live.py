@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from aiohttp import ClientSession, WSMsgType, web
+from aiohttp import ClientResponse, ClientSession, WSMsgType, web
+from msgspec.structs import replace
 
 from runstore import (
     AmbiguousRunId,
@@ -22,6 +24,7 @@ from runstore import (
 )
 from tests.sdk.conftest import QUICK
 from tests.sdk.live import Live, live
+from tests.waiting import happens
 
 GOLDEN = (Path(__file__).parents[1] / "vectors" / "get_run.json").read_bytes().strip()
 
@@ -205,18 +208,20 @@ async def test_a_gateway_that_is_killed_mid_wait_is_found_again_on_its_port(
 
 
 class Proxy:
-    """A reverse proxy that lets no websocket through, and counts."""
+    """A reverse proxy that counts, and lets websockets through or not; streams it holds back until they are whole."""
 
-    def __init__(self, target: str, *, websockets: bool) -> None:
+    def __init__(self, target: str, *, websockets: bool, streams: bool = False) -> None:
         self.target = target
         self.websockets = websockets
+        self.streams = streams
+        self.streaming: set[web.StreamResponse] = set()
         self.requests: list[str] = []
         self.url = ""
 
     async def __aenter__(self) -> "Proxy":
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self._session = ClientSession(auto_decompress=False)
@@ -235,8 +240,31 @@ class Proxy:
         async with self._session.request(
             request.method, self.target + request.path_qs, headers=headers, data=await request.read() or None
         ) as answer:
-            kept = {name: answer.headers[name] for name in ("Content-Type", "Date") if name in answer.headers}
+            kept = {name: answer.headers[name] for name in self.kept if name in answer.headers}
+            if self.streams and answer.content_type == "text/event-stream":
+                return await self._pass_on(request, answer)
             return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+    kept = ("Content-Type", "Date", "Runstore-Cursor")
+
+    async def _pass_on(self, request: web.Request, answer: ClientResponse) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        self.streaming.add(response)
+        try:
+            with suppress(ConnectionError):
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+        finally:
+            self.streaming.discard(response)
+        return response
+
+    def cut_streams(self) -> None:
+        """Cut every stream without a word."""
+        for response in list(self.streaming):
+            assert response._req is not None
+            assert response._req.transport is not None
+            response._req.transport.abort()
 
     async def _carry(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(protocols=("runstore.v1",))
@@ -273,7 +301,7 @@ async def test_behind_a_proxy_without_websockets_all_is_heard_by_long_poll(
 ) -> None:
     async with (
         Proxy(running.url, websockets=False) as proxy,
-        AsyncClient(proxy.url, token=running.token, config=QUICK) as client,
+        AsyncClient(proxy.url, token=running.token, config=replace(QUICK, stream_patience_s=0.5)) as client,
     ):
         ids = [str(uuid4()) for _ in range(3)]
         waits = [asyncio.create_task(client.wait(run_id, timeout_s=40)) for run_id in ids]
@@ -288,6 +316,101 @@ async def test_behind_a_proxy_without_websockets_all_is_heard_by_long_poll(
             heard = [await anext(project) for _ in ids]
             assert {run.run_id for run in heard} == set(ids)
             assert all(run.output is not None and run.output.outputs == {"n": 1} for run in heard)
+
+
+async def test_behind_such_a_proxy_runs_are_heard_by_streams_where_these_get_through(
+    running: Live, publisher: AsyncPublisher
+) -> None:
+    async with (
+        Proxy(running.url, websockets=False, streams=True) as proxy,
+        AsyncClient(proxy.url, token=running.token, config=QUICK) as client,
+    ):
+        ids = [str(uuid4()) for _ in range(3)]
+        for run_id in ids:
+            await publisher.publish(run_id=run_id, status="pending")
+        waits = [asyncio.create_task(client.wait(run_id, timeout_s=40)) for run_id in ids]
+        told: list[tuple[str, float]] = []
+        watch = client.watch(
+            ids[0], events="all", on_progress=lambda run_id, progress: told.append((run_id, progress.fraction or 0))
+        )
+        statuses = [(await anext(watch)).status.value]
+        await happens(lambda: len(proxy.streaming) == 3)
+        proxy.requests.clear()
+
+        await publisher.publish(run_id=ids[0], status="running", progress={"fraction": 0.5})
+        statuses.append((await anext(watch)).status.value)
+        await happens(lambda: bool(told))
+        for run_id in ids:
+            await publisher.publish(run_id=run_id, status="success", output={"outputs": {"n": 1}})
+        statuses += [run.status.value async for run in watch]
+
+        assert [run.run_id for run in await asyncio.gather(*waits)] == ids
+        assert statuses == ["pending", "running", "success"]
+        assert told == [(ids[0], 0.5)]
+        # once for each thing that a stream told, and never because time had passed
+        assert sorted(proxy.requests) == sorted([f"GET /v1/runs/{run_id}" for run_id in [*ids, ids[0]]])
+
+
+async def test_a_stream_that_is_cut_goes_on_from_the_place_where_it_stood(
+    running: Live, publisher: AsyncPublisher
+) -> None:
+    async with (
+        Proxy(running.url, websockets=False, streams=True) as proxy,
+        AsyncClient(proxy.url, token=running.token, config=QUICK) as client,
+    ):
+        run_id = str(uuid4())
+        await publisher.publish(run_id=run_id, status="pending")
+        watch = client.watch(run_id, events="all")
+        runs = [await anext(watch)]
+        await happens(lambda: bool(proxy.streaming))
+
+        proxy.target, target = "http://127.0.0.1:1", proxy.target
+        proxy.cut_streams()
+        await publisher.publish(run_id=run_id, status="running")
+        event = await publisher.publish(run_id=run_id, status="success", output={"stdout": "ok"})
+        proxy.target = target
+        runs += [run async for run in watch]
+
+        assert [run.status.value for run in runs] == ["pending", "running", "success"]
+        assert runs[1].finished_at is None
+        assert runs[2] == await client.get_run(run_id, after=event.cursor)
+
+
+async def test_a_crowd_of_waits_behind_such_a_proxy_takes_turns(running: Live, publisher: AsyncPublisher) -> None:
+    async with (
+        Proxy(running.url, websockets=False, streams=True) as proxy,
+        AsyncClient(proxy.url, token=running.token, config=QUICK) as client,
+    ):
+        ids = [str(uuid4()) for _ in range(80)]
+        for run_id in ids:
+            await publisher.publish(run_id=run_id, status="running")
+        waits = [asyncio.create_task(client.wait(run_id, timeout_s=40)) for run_id in ids[:40]]
+        await happens(lambda: len(proxy.streaming) == 40)
+        waits += [asyncio.create_task(client.wait(run_id, timeout_s=40)) for run_id in ids[40:]]
+        await happens(lambda: not proxy.streaming)
+        for run_id in ids:
+            await publisher.publish(run_id=run_id, status="success")
+
+        assert [run.run_id for run in await asyncio.gather(*waits)] == ids
+
+
+async def test_a_stream_that_nobody_wants_any_more_is_let_go(running: Live, publisher: AsyncPublisher) -> None:
+    async with (
+        Proxy(running.url, websockets=False, streams=True) as proxy,
+        AsyncClient(proxy.url, token=running.token, config=QUICK) as client,
+    ):
+        ids = [str(uuid4()) for _ in range(2)]
+        for run_id in ids:
+            await publisher.publish(run_id=run_id, status="running")
+        gone, kept = (asyncio.create_task(client.wait(run_id, timeout_s=40)) for run_id in ids)
+        await happens(lambda: len(proxy.streaming) == 2)
+
+        gone.cancel()
+        await happens(lambda: len(proxy.streaming) == 1)
+
+        await publisher.publish(run_id=ids[1], status="success")
+        assert (await kept).is_terminal
+        await happens(lambda: not proxy.streaming)
 
 
 async def test_the_blocking_faces_do_the_same(running: Live) -> None:

@@ -5,36 +5,29 @@ watchdog and the shims of the runs see it go and end by themselves.
 """
 
 import asyncio
-import os
-import secrets
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from runstore.adapters.store import RedisStore
+from runstore.admission import Admission, token_of
 from runstore.config import StoreSettings
 from runstore.core.errors import RunstoreError
-from runstore.core.principal import Scope
-from runstore.core.token import COMBINATIONS, check_fixed_token, hash_token, is_token, make_token
 from runstore.endpoints import Claim, Endpoints, claim, find
 from runstore.engine import Engine, EngineConfig, EngineKind, belongs, running
 from runstore.engine import folder as data_folder
 from runstore.gateway import Gateway, GatewayConfig
 from runstore.lifecycle import Service, ServiceEnded, started, until_any_ends
-from runstore.ports import TokenRecord, Tokens
 from runstore.projector import Projector, ProjectorConfig
 from runstore.reaper import Reaper, ReaperConfig
 from runstore_worker.config import Project, WorkerConfig
 from runstore_worker.sample import NAME as SAMPLE
 from runstore_worker.sample import ensure_sample
 
-_KEPT_TOKEN: Final = "token"  # noqa: S105 - the name of a file
 _PROJECTS: Final = "projects"
 WORKER_FOLDER: Final = "worker"
 """The worker's folder in the data folder."""
@@ -114,9 +107,12 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
             running(EngineConfig(data_dir=config.data_dir, redis_url=_elsewhere(config)))
         )
         store = await stack.enter_async_context(RedisStore.open(engine.redis_url, **config.store.opening()))
-        token = _token(config)
-        await _admit(store.tokens, token, config.data_dir)
-        services: list[Service] = [Projector(store, config.projector), Reaper(store, config.reaper)]
+        token = token_of(config.data_dir, config.token)
+        services: list[Service] = [
+            Admission(store, token, config.data_dir),
+            Projector(store, config.projector),
+            Reaper(store, config.reaper),
+        ]
         gateway = Gateway(store, config.gateway)
         for service in (*services, gateway):
             await stack.enter_async_context(started(service))
@@ -202,38 +198,3 @@ def _of_worker(config: DevConfig, projects: Mapping[str, Project]) -> WorkerConf
         kill_after_s=GRACE_S,
         last_words_s=GRACE_S,
     )
-
-
-def _token(config: DevConfig) -> str:
-    if config.token is not None:
-        return check_fixed_token(config.token)
-    path = config.data_dir / _KEPT_TOKEN
-    with data_folder.usable(config.data_dir):
-        try:
-            kept = path.read_text("ascii").strip()
-        except (FileNotFoundError, UnicodeDecodeError):
-            kept = ""
-        if not is_token(kept):
-            kept = make_token(secrets.randbelow(COMBINATIONS))
-            data_folder.write_private(path, kept.encode() + b"\n")
-        path.chmod(0o600)
-    return kept
-
-
-async def _admit(tokens: Tokens, token: str, folder: Path) -> None:
-    """Let the token in, under a name of this folder's own, in place of one that was used before."""
-    record = TokenRecord(
-        name=_token_name(folder),
-        hash=hash_token(token),
-        scopes=(Scope.ADMIN,),
-        projects=None,
-        created_at_s=int(time.time()),
-    )
-    known = {kept.name: kept for kept in await tokens.list_tokens()}
-    if record.name in known and known[record.name].hash != record.hash:
-        await tokens.revoke(record.name)
-    await tokens.put(record)
-
-
-def _token_name(folder: Path) -> str:
-    return f"dev-{sha256(os.fsencode(folder.absolute())).hexdigest()[:8]}"

@@ -119,6 +119,10 @@ class Feed(Protocol):
         """See what the feed says about a place (for `core.cursor.judge`)."""
         ...
 
+    async def store_id(self) -> bytes | None:
+        """Return the id that the store was given when it was created; None where somebody has emptied it."""
+        ...
+
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An API token as it is stored: never the token itself."""

@@ -9,6 +9,7 @@ from typing import Self
 
 import msgspec
 
+from runstore.adapters.meta import renew_meta
 from runstore.adapters.partition import trim
 from runstore.adapters.sharing import Sharing
 from runstore.adapters.store import RedisStore
@@ -240,6 +241,7 @@ class Projector:
     async def _share(self) -> None:
         """Keep what is held, give away what is over a fair share, take what nobody holds."""
         await self._store.ping()
+        await renew_meta(self._store.client, self._store.meta)
         share = -(-self._store.meta.partitions // await self._sharing.arrive())
         held = {partition for partition in sorted(self._owned) if await self._sharing.hold(partition)}
         surplus = set(sorted(held)[share:])

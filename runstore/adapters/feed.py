@@ -11,6 +11,7 @@ from runstore.adapters.meta import Meta
 from runstore.core.cursor import FeedSight, Place
 from runstore.core.event import EntryId
 from runstore.wire.feed import FeedEntry, decode_feed
+from runstore.wire.keys import META
 
 START: Final = EntryId(0, 0)
 _ENTRIES_A_READ: Final = 16
@@ -111,6 +112,11 @@ class RedisFeed:
             log_first=parse_entry_id(log_first),
             is_logged=bool(found),
         )
+
+    async def store_id(self) -> bytes | None:
+        """Return the id that the store was given when it was created; None where somebody has emptied it."""
+        found: bytes | None = await self._client.execute_command("HGET", META, "store_id")
+        return found
 
 
 def stream_replies(reply: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:

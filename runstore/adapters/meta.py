@@ -40,3 +40,14 @@ async def load_meta(client: StoreClient, partitions: int | None = None) -> Meta:
     if not stored.isdigit() or not 1 <= int(stored) <= MAX_PARTITIONS:
         raise StoreUnavailable(f"the field partitions of {META} is no number from 1 to {MAX_PARTITIONS}: mend it")
     return Meta(int(stored), store_id.decode())
+
+
+async def renew_meta(client: StoreClient, meta: Meta) -> None:
+    """Write down again how many partitions there are, under a new id, where somebody emptied the store meanwhile.
+
+    Raises: StoreUnavailable.
+    """
+    pipe = client.pipeline(transaction=True)
+    pipe.hsetnx(META, "partitions", str(meta.partitions))
+    pipe.hsetnx(META, "store_id", token_hex(8))
+    await pipe.execute()

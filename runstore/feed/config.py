@@ -12,6 +12,9 @@ class TailConfig(msgspec.Struct, frozen=True, kw_only=True):
     prove_every_s: float = 30.0
     """How often places are proven while nothing went wrong. Seconds."""
 
+    identify_every_s: float = 2.0
+    """How often the store is asked for its id, which is another once somebody emptied it. Seconds."""
+
     backoff_s: float = 0.1
     """The first pause after a failed turn, doubled with each further one. Seconds."""
 

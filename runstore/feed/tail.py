@@ -51,6 +51,8 @@ class FeedTail:
         self._awaited: list[Awaited] = []
         self._forgetters: list[Callable[[Rollback], None]] = []
         self._proven_at_s = 0.0
+        self._store_id: bytes | None = None
+        self._identified_at_s = 0.0
         self._failing = 0
         self._stopping = False
         self._generation = 0
@@ -67,7 +69,8 @@ class FeedTail:
         self._places = [_tail_place(place, entry) for place, entry in await self._feed.tail()]
         self._places.sort(key=lambda place: place.partition)
         self._awaited = [Awaited() for _ in self._places]
-        self._proven_at_s = monotonic()
+        self._store_id = await self._feed.store_id()
+        self._proven_at_s = self._identified_at_s = monotonic()
         self.is_connected = True
         self._loop = asyncio.create_task(self._follow(), name="feed-tail")
 
@@ -210,7 +213,7 @@ class FeedTail:
 
         Raises: StoreUnavailable.
         """
-        if monotonic() - self._proven_at_s >= self.config.prove_every_s:
+        if monotonic() - self._proven_at_s >= self.config.prove_every_s or await self._is_another_store():
             await self.prove()
         numbers = {place.partition: place.n for place in self._places}
         torn: set[int] = set()
@@ -230,6 +233,14 @@ class FeedTail:
         if bad:
             await self._begin_anew(bad, lost=Standing.LOST in bad.values())
         self._proven_at_s = monotonic()
+
+    async def _is_another_store(self) -> bool:
+        """Whether the store was emptied or replaced since the last look: a read would wait for its old numbers."""
+        if monotonic() - self._identified_at_s < self.config.identify_every_s:
+            return False
+        before, self._store_id = self._store_id, await self._feed.store_id()
+        self._identified_at_s = monotonic()
+        return self._store_id != before
 
     async def _begin_anew(self, partitions: Iterable[int], *, lost: bool) -> None:
         newest = {place.partition: _tail_place(place, entry) for place, entry in await self._feed.tail()}

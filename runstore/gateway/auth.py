@@ -21,6 +21,7 @@ from runstore.ports import TokenRecord, Tokens
 MAX_BEARER_CHARACTERS: Final = 8192
 WEBSOCKET_BEARER: Final = "runstore.bearer."
 _RELOAD_AT_MOST_EVERY_S: Final = 0.2
+_DOUBTFUL_S: Final = 1.0
 _log = logging.getLogger("runstore.gateway.auth")
 
 
@@ -78,6 +79,12 @@ class ApiTokens:
         self._loaded_at = float("-inf")
         self._asked_at = float("-inf")
         self._loading: asyncio.Task[None] | None = None
+        self._none_since: float | None = None
+
+    @property
+    def are_doubtful(self) -> bool:
+        """Whether all tokens were gone at the last look, and another one is to say whether they are."""
+        return self._none_since is not None
 
     async def authenticate(self, bearer: str, digest: bytes) -> Principal | None:
         """Say whose a token is."""
@@ -116,8 +123,15 @@ class ApiTokens:
                 records = await self._tokens.list_tokens()
         except TimeoutError:
             raise StoreUnavailable("the store's tokens cannot be read at the moment: try again") from None
-        self._by_digest = {bytes.fromhex(record.hash): _principal(record) for record in records}
-        self._loaded_at = time.monotonic()
+        self._loaded_at = now = time.monotonic()
+        # A store that was emptied may get its tokens back from whoever keeps them, so that none is left is believed
+        # when it stays so for a moment.
+        if records or not self._by_digest:
+            self._none_since = None
+        elif self._none_since is None:
+            self._none_since = now
+        if self._none_since is None or now - self._none_since >= _DOUBTFUL_S:
+            self._by_digest = {bytes.fromhex(record.hash): _principal(record) for record in records}
 
     def _loaded(self, task: asyncio.Task[None]) -> None:
         self._loading = None
@@ -128,7 +142,7 @@ class ApiTokens:
 async def refresh(tokens: ApiTokens, every_s: float) -> None:
     """Look at the stored tokens for as long as the gateway runs; a failed look is told, and tried again."""
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(min(every_s, _DOUBTFUL_S) if tokens.are_doubtful else every_s)
         try:
             await tokens.reload()
         except StoreUnavailable as error:

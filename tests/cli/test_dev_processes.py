@@ -1,5 +1,6 @@
 """`runstore dev` as people run it: real processes, signals and kills."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import pytest
+import redis.asyncio
 
 from runstore.endpoints import find
 from tests.cli.processes import PATIENT, Started, environment, foreign_group, is_hidden, living, run, started, until
@@ -298,3 +301,25 @@ def test_dev_tells_people_the_address_the_token_and_what_to_try(tmp_path: Path) 
     assert here.token in told
     assert "runstore run forecasts" in told
     assert process.returncode == 0
+
+
+async def test_a_dev_whose_store_is_emptied_says_so_and_goes_on(tmp_path: Path) -> None:
+    with started(*FREE, "--no-worker", folder=tmp_path) as dev:
+        headers = {"Authorization": f"Bearer {dev.token}"}
+        run_id = str(uuid4())
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.ws_connect(dev.said["ws_url"], protocols=("runstore.v1",)) as socket,
+            asyncio.timeout(40),
+        ):
+            await socket.send_json({"type": "subscribe", "id": "a", "run_ids": [run_id]})
+            heard = [await socket.receive_json()]
+            async with redis.asyncio.Redis.from_url(dev.said["redis_url"]) as store:
+                await store.flushall()
+            heard.append(await socket.receive_json())
+            url = f"{dev.url}/v1/runs/{run_id}/transitions"
+            async with http.post(url, json={"status": "success", "project_name": "elsewhere"}) as told:
+                assert told.status == 202
+            heard += [await socket.receive_json(), await socket.receive_json()]
+
+    assert [message["type"] for message in heard] == ["subscribed", "reset", "run", "done"]

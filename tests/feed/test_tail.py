@@ -19,6 +19,7 @@ from runstore.core.times import to_iso
 from runstore.feed import Bodies, FeedTail, Push, Rollback
 from runstore.projector import Projector
 from runstore.wire.feed import decode_feed
+from tests.waiting import happens
 
 RUN = RunId("00000000-0000-4000-8000-000000000001")
 
@@ -51,6 +52,22 @@ async def tail(real_store: RedisStore) -> AsyncIterator[FeedTail]:
 async def publish(store: RedisStore, status: str) -> EntryId:
     event = json.dumps({"run_id": RUN, "status": status, "project_name": "forecasts"})
     return await store.log.append(RUN, event.encode())
+
+
+async def test_a_store_that_was_emptied_is_noticed_though_nothing_more_comes(
+    real_store: RedisStore, tail: FeedTail
+) -> None:
+    ear = Ear()
+    tail.hub.join(ear, run_ids=(RUN,))
+    entry = await publish(real_store, "running")
+    await Projector(real_store).turn(0)
+    await tail.passed(tail.partition_of(RUN), entry, 30)
+
+    await real_store.client.execute_command("FLUSHALL")
+    await happens(lambda: bool(ear.rollbacks))
+
+    assert len(ear.rollbacks) == 1
+    assert len(ear.rollbacks[0].partitions) == tail.partitions
 
 
 async def test_an_entry_is_passed_once_listeners_were_told_of_it(real_store: RedisStore, tail: FeedTail) -> None:

@@ -259,3 +259,17 @@ async def test_callers_who_hang_up_midway_never_get_each_others_answers(redis_ur
                 assert outcome is None or isinstance(outcome, asyncio.CancelledError), outcome
 
         await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(64))), 5)
+
+
+async def test_a_store_that_was_emptied_says_again_how_many_partitions_it_has(real_store: RedisStore) -> None:
+    async def _is_named() -> bool:
+        return await real_store.feed.store_id() is not None
+
+    before = await real_store.feed.store_id()
+    async with Projector(real_store, ProjectorConfig(lease_ms=300)):
+        await real_store.client.execute_command("FLUSHALL")
+        await until(_is_named)
+        after = await real_store.client.execute_command("HGET", "runstore:meta", "partitions")
+
+        assert int(after) == real_store.meta.partitions
+        assert await real_store.feed.store_id() != before

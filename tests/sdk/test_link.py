@@ -226,6 +226,28 @@ async def test_a_watch_goes_on_by_long_poll(scripted: Scripted, client: AsyncCli
     assert sorted(heard) == sorted(ids)
 
 
+async def test_a_projects_watch_goes_on_from_the_time_of_its_cursor(scripted: Scripted, client: AsyncClient) -> None:
+    from runstore.core.cursor import Place
+    from runstore.core.event import EntryId
+    from runstore.wire.cursor import encode_cursor
+
+    scripted.refuse_websocket = 404
+    asked: list[str] = []
+
+    def listing(request: web.Request) -> web.Response:
+        asked.append(request.query.get("finished_after", ""))
+        return web.json_response({"runs": [], "next_cursor": None})
+
+    scripted.answer = lambda request: listing(request) if request.path == "/v1/runs" else None
+    at_ten = EntryId(1_777_370_400_000, 0)
+    places = Place(partition=0, epoch=b"e", n=3, folded=at_ten), Place(partition=1, epoch=b"e")
+    async with asyncio.timeout(40):
+        async with client.watch(project_name="forecasts", cursor=encode_cursor(places)):
+            pass
+
+    assert [since for since in asked if since] == ["2026-04-28T09:59:30+00:00"]
+
+
 async def test_a_watch_of_each_transition_by_long_poll_repeats_nothing(scripted: Scripted, client: AsyncClient) -> None:
     scripted.refuse_websocket = 404
     run_id = str(uuid4())

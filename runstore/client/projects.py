@@ -18,7 +18,8 @@ from runstore.wire.cursor import decode_cursor
 _LOG = logging.getLogger("runstore.client")
 _PAUSE_S: Final = 1.0
 _MOMENT: Final = timedelta(seconds=1)
-_BEGINNING: Final = datetime.fromtimestamp(0, UTC)
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS: Final = 253_000_000_000_000
 _OVERLAP: Final = timedelta(seconds=5)
 _SLACK: Final = timedelta(seconds=30)
 
@@ -34,7 +35,9 @@ async def follow_project(http: Http, channel: Channel, dirty: asyncio.Event) -> 
         try:
             params = [("project_name", channel.asked.project_name or ""), ("limit", "1")]
             now = _told_at(await http.request("GET", "/v1/runs", params=params))
-            since = since or _told_upto(channel.cursor) or now - (_SLACK if channel.was_subscribed else _MOMENT)
+            if since is None and channel.cursor is not None:
+                since = max(_BEGINNING, min(_told_upto(channel.cursor), now) - _SLACK)
+            since = since or now - (_SLACK if channel.was_subscribed else _MOMENT)
             await read_since(http, channel, since.isoformat())
             channel.stands(channel.parts[0], (), None)
             since, attempt, pause = now - _OVERLAP, 0, _PAUSE_S
@@ -49,16 +52,14 @@ async def follow_project(http: Http, channel: Channel, dirty: asyncio.Event) -> 
         await asyncio.sleep(pause)
 
 
-def _told_upto(cursor: str | None) -> datetime | None:
-    """Say up to when a watch that stands at a cursor was told everything; None where there is no cursor.
+def _told_upto(cursor: str) -> datetime:
+    """Say up to when a watch that stands at a cursor was told everything.
 
     The newest event in any partition tells how old the cursor is; partitions are folded side by side, within the slack.
     """
-    if cursor is None:
-        return None
     known = [place.folded or place.entry for place in decode_cursor(cursor)]
     newest_ms = max((entry.ms for entry in known if entry is not None), default=0)
-    return datetime.fromtimestamp(newest_ms / 1000, UTC) - _SLACK if newest_ms else _BEGINNING
+    return _BEGINNING + timedelta(milliseconds=min(newest_ms, _LATEST_MS))
 
 
 def _told_at(answer: Answer) -> datetime:

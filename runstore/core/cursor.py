@@ -5,6 +5,7 @@ nonce. So a place (epoch, n, nonce) can be proven: another epoch, a last number 
 that the log was rolled back or replaced. A first kept number above n + 1 says that entries were trimmed unread.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -35,6 +36,20 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 Cursor = tuple[Place, ...]
 """Places of the partitions that a client needs, at most one for each."""
+
+
+def certain_ms(places: Iterable[Place], beside: Iterable[Place] = ()) -> int:
+    """Return the stream time up to which whoever stood at these places was told everything; 0: nothing is known.
+
+    Where nothing had been folded yet, that was so when the places beside it were folded: their times hold for it too.
+    """
+    others = min((ms for place in beside if (ms := _told_ms(place))), default=0)
+    return min(_told_ms(place) or others for place in places)
+
+
+def _told_ms(place: Place) -> int:
+    at = place.folded or place.entry
+    return at.ms if at is not None else 0
 
 
 class Standing(StrEnum):

@@ -14,7 +14,7 @@ from time import monotonic
 
 import msgspec
 
-from runstore.core.cursor import Cursor, Place, Standing, judge
+from runstore.core.cursor import Cursor, Place, Standing, certain_ms, judge
 from runstore.core.errors import CursorLost, RunstoreError
 from runstore.core.event import EntryId
 from runstore.core.fold import MAX_STREAM_MS
@@ -268,10 +268,10 @@ class FeedTail:
 
     def _roll_back(self, places: dict[int, Place], *, lost: bool) -> None:
         self.rollbacks += 1
-        certain_ms = min(MAX_STREAM_MS, *((self._places[p].folded or EntryId(0, 0)).ms for p in places))
+        upto_ms = min(MAX_STREAM_MS, certain_ms((self._places[p] for p in places), self._places))
         rollback = Rollback(
             partitions=frozenset(places),
-            since_us=max(0, certain_ms * 1000 - int(self.config.rollback_slack_s * 1_000_000)),
+            since_us=max(0, upto_ms * 1000 - int(self.config.rollback_slack_s * 1_000_000)),
             detail="the store was rolled back or replaced" if lost else "entries of the feed were trimmed unread",
         )
         _LOG.warning("feed_rolled_back", extra={"partitions": sorted(places), "lost": lost})

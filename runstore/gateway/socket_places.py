@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from runstore.core.cursor import Cursor, Place, Standing
+from runstore.core.cursor import Cursor, Place, Standing, certain_ms
 from runstore.core.ids import RunId
 from runstore.core.times import to_iso
 from runstore.feed import FeedTail, Push
@@ -46,7 +46,7 @@ async def resume(tail: FeedTail, cursor: Cursor, partitions: Iterable[int]) -> R
     return Resumption(
         places=places,
         told=tuple(named.get(partition, place) for partition, place in now.items()),
-        since=since_of(bad, tail.config.rollback_slack_s) if bad else None,
+        since=since_of(bad, tail.config.rollback_slack_s, beside=cursor) if bad else None,
     )
 
 
@@ -72,10 +72,9 @@ async def replay(
     return pushes, frozenset(cut)
 
 
-def since_of(places: Iterable[Place], slack_s: float) -> str:
-    """Say from when on to catch up after these places were lost: 1970 where nothing is known about them."""
-    certain_ms = min((known.ms if (known := place.folded or place.entry) else 0) for place in places)
-    return to_iso(int(max(0, min(certain_ms - slack_s * 1000, _LATEST_MS))) * 1000)
+def since_of(places: Iterable[Place], slack_s: float, *, beside: Iterable[Place] = ()) -> str:
+    """Say from when on to catch up after some places of a cursor were lost: 1970 where nothing is known about them."""
+    return to_iso(int(max(0, min(certain_ms(places, beside) - slack_s * 1000, _LATEST_MS))) * 1000)
 
 
 async def _locate(tail: FeedTail, place: Place, standing: Standing, now: Place) -> Place | None:

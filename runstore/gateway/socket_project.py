@@ -129,7 +129,7 @@ class ProjectSubscription:
 
     async def _skip(self, places: list[Place]) -> None:
         tail = self._reach.tail
-        since = since_of(places, tail.config.rollback_slack_s)
+        since = since_of(places, tail.config.rollback_slack_s, beside=tuple(self._at.values()))
         self._at.update({place.partition: tail.place(place.partition) for place in places})
         await self._tell(ResetMessage(id=self._message.id, since=since, detail=_TOO_OLD))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runstore.core.cursor import FeedSight, Place, Standing, judge
+from runstore.core.cursor import FeedSight, Place, Standing, certain_ms, judge
 from runstore.core.event import EntryId
 
 
@@ -47,3 +47,16 @@ def test_a_place_is_judged_by_what_the_feed_still_shows(what: Place, seen: FeedS
 def test_entry_ids_are_ordered_as_numbers() -> None:
     assert EntryId(9, 0) < EntryId(10, 0)
     assert str(EntryId(10, 2)) == "10-2"
+
+
+def test_a_place_where_nothing_was_folded_is_no_older_than_those_beside_it() -> None:
+    empty, old, new = (
+        Place(partition=0, epoch=b"e"),
+        Place(partition=1, epoch=b"e", n=1, folded=EntryId(1_000, 0)),
+        Place(partition=2, epoch=b"e", n=1, entry=EntryId(9_000, 0)),
+    )
+
+    assert certain_ms([empty], [empty, old, new]) == 1_000
+    assert certain_ms([empty, new], [empty, new]) == 9_000
+    assert certain_ms([new], [empty, old, new]) == 9_000
+    assert certain_ms([empty], [empty]) == 0

@@ -33,11 +33,12 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     ws = web.WebSocketResponse(
         timeout=streams.config.close_s,
         heartbeat=streams.config.heartbeat_s,
-        protocols=(protocol,) if protocol else (),
         compress=False,
         max_msg_size=2 * MAX_MESSAGE_BYTES,
         writer_limit=_WRITER_LIMIT_BYTES,
     )
+    if protocol is not None:
+        ws.headers["Sec-WebSocket-Protocol"] = protocol  # aiohttp's own choice looks at the first line of several only
     if not ws.can_prepare(request):
         raise HttpProblem(
             "upgrade_required", "this address speaks websocket, version 13", headers={"Upgrade": "websocket"}
@@ -68,9 +69,8 @@ def _subprotocol(request: web.Request) -> str | None:
 
     Raises: HttpProblem where only a token was offered.
     """
-    offered = [
-        one for one in (name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")) if one
-    ]
+    lines = request.headers.getall("Sec-WebSocket-Protocol", ())
+    offered = [one for line in lines for name in line.split(",") if (one := name.strip())]
     if SUBPROTOCOL in offered:
         return SUBPROTOCOL
     others = [one for one in offered if not one.startswith(BEARER_SUBPROTOCOL)]

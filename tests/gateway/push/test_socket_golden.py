@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import aiohttp
+from multidict import CIMultiDict
 
 from runstore.core.principal import Scope
 from tests.gateway.push.stage import SOON_S, TOKEN, Stage, new_run
@@ -169,6 +170,17 @@ async def test_the_token_may_come_as_a_subprotocol(stage: Stage) -> None:
 
     assert chosen == "runstore.v1"
     assert told["type"] == "subscribed"
+
+
+async def test_subprotocols_may_come_in_several_lines(stage: Stage) -> None:
+    offered = [("Sec-WebSocket-Protocol", f"runstore.bearer.{TOKEN}"), ("Sec-WebSocket-Protocol", "runstore.v1")]
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    headers = CIMultiDict([*upgrade.items(), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), *offered])
+    async with stage.http.get(stage.gateway.url + "/v1/ws", headers=headers) as answer:
+        chosen = answer.headers.getall("Sec-WebSocket-Protocol")
+
+    assert answer.status == 101
+    assert chosen == ["runstore.v1"]
 
 
 async def test_a_run_out_of_reach_is_unknown_and_never_pushed(stage: Stage) -> None:

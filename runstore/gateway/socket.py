@@ -5,6 +5,7 @@ A client must offer `runstore.v1`. One that offers others, or none, gets its web
 one of its own subprotocols.
 """
 
+import logging
 from typing import Final
 
 from aiohttp import WSCloseCode, web
@@ -20,6 +21,9 @@ from runstore.wire.messages import BEARER_SUBPROTOCOL, MAX_MESSAGE_BYTES, SUBPRO
 UNAUTHORIZED: Final = 4401
 """The close code that says: the token expired or was revoked. Get another, then connect again."""
 _WRITER_LIMIT_BYTES: Final = 256 * 1024
+
+# aiohttp tells what a client offered where it knows none of it, and a token may be among that
+logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
 async def open_socket(request: web.Request) -> web.StreamResponse:

@@ -96,6 +96,15 @@ async def test_a_binary_frame_closes_with_1003(stage: Stage) -> None:
         assert await socket.closed() == 1003
 
 
+async def test_no_token_that_is_offered_gets_into_a_log(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    bearer = f"runstore.bearer.{TOKEN}"
+    for offered in ((SUBPROTOCOL, bearer), ("other.v1", bearer)):
+        async with stage.http.ws_connect(stage.gateway.url + "/v1/ws", protocols=offered):
+            pass
+
+    assert TOKEN not in caplog.text
+
+
 @pytest.mark.parametrize("offered", [(), ("other.v1",), ("other.v1", f"runstore.bearer.{TOKEN}")])
 async def test_without_our_subprotocol_the_websocket_closes_with_1002(stage: Stage, offered: tuple[str, ...]) -> None:
     async with stage.socket(protocols=offered) as socket:

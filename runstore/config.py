@@ -26,7 +26,7 @@ TABLES: Final = ("client", "store", "gateway", "projector", "reaper", "worker", 
 _UNPREFIXED: Final = frozenset({"client", "store"})
 _OF_OTHERS: Final = frozenset(
     {"RUNSTORE_PROJECT", "RUNSTORE_CONFIG", "RUNSTORE_RUN_ID", "RUNSTORE_INPUTS", "RUNSTORE_OUTPUTS"}
-    | {"RUNSTORE_RUN_MARK"}
+    | {"RUNSTORE_RUN_MARK", "RUNSTORE_SPOOL_DIR"}
 )
 _KUBERNETES: Final = re.compile(r"RUNSTORE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 """What Kubernetes sets in every pod beside a service named `runstore…`: `RUNSTORE_GATEWAY_PORT=tcp://10.0.0.7:8080`."""

@@ -105,6 +105,7 @@ def test_a_misspelt_variable_stops_a_service_and_names_the_nearest(name: str, me
         ("RUNSTORE_GATEWAY_SERVICE_PORT", "8080"),
         ("RUNSTORE_GATEWAY_SERVICE_PORT_HTTP", "8080"),
         ("RUNSTORE_PROJECT", "forecasts"),
+        ("RUNSTORE_SPOOL_DIR", "/var/spool/runstore"),
         ("RUNSTORE_WORKER_SLOTS", "of another process"),
     ],
 )

@@ -16,13 +16,14 @@ from runstore.core.errors import InvalidRequest
 PREFIX: Final = "rst_"
 RANDOM_CHARACTERS: Final = 30
 MIN_FIXED_CHARACTERS: Final = 20
+MAX_FIXED_CHARACTERS: Final = 4096
 _CHECK_CHARACTERS: Final = 6
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 COMBINATIONS: Final = len(_DIGITS) ** RANDOM_CHARACTERS
 """How many tokens there are: `make_token` takes a random number below this."""
 
 _FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{RANDOM_CHARACTERS + _CHECK_CHARACTERS}}}")
-_FIXED: Final = re.compile(rf"[A-Za-z0-9._~-]{{{MIN_FIXED_CHARACTERS},256}}")
+_FIXED: Final = re.compile(rf"[A-Za-z0-9._~-]{{{MIN_FIXED_CHARACTERS},{MAX_FIXED_CHARACTERS}}}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,63}")
 
 
@@ -45,16 +46,15 @@ def hash_token(text: str) -> str:
 
 
 def check_fixed_token(text: str) -> str:
-    """Return a token that somebody chose, if it may be one.
+    """Return a token that somebody chose, if it may be one: any that is long enough, and fits into a header.
 
-    Raises: InvalidRequest, also for one of our own form that was mistyped.
+    Raises: InvalidRequest.
     """
     if not _FIXED.fullmatch(text):
         raise InvalidRequest(
-            f"a token has {MIN_FIXED_CHARACTERS} to 256 URL-safe characters: letters, digits, '-', '_', '.', '~'"
+            f"a token has {MIN_FIXED_CHARACTERS} to {MAX_FIXED_CHARACTERS} URL-safe characters: "
+            "letters, digits, '-', '_', '.', '~'"
         )
-    if _FORM.fullmatch(text) and not is_token(text):
-        raise InvalidRequest("the token has the form of a runstore token and a wrong checksum: it was mistyped or cut")
     return text
 
 

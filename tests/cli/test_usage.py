@@ -53,7 +53,7 @@ def test_a_command_that_there_is_not_is_not_shown(name: str, command: Command) -
         (["run", "p", "--timeout-s", "nan"], "--timeout-s nan"),
         (["run", "p", "--queue-timeout-s", "inf"], "--queue-timeout-s inf"),
         (["list", "forecasts"], "nothing takes 'forecasts'"),
-        (["dev", "--token", "short"], "20 to 256 URL-safe characters"),
+        (["dev", "--token", "short"], "20 to 4096 URL-safe characters"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence_and_exits_with_2(words: list[str], sentence: str, command: Command) -> None:

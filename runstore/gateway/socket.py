@@ -37,6 +37,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     ws = web.WebSocketResponse(
         timeout=streams.config.close_s,
         heartbeat=streams.config.heartbeat_s,
+        protocols=(protocol,) if protocol else (),
         compress=False,
         max_msg_size=2 * MAX_MESSAGE_BYTES,
         writer_limit=_WRITER_LIMIT_BYTES,

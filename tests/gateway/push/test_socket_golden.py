@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import aiohttp
+import pytest
 from multidict import CIMultiDict
 
 from runstore.core.principal import Scope
@@ -170,6 +171,14 @@ async def test_the_token_may_come_as_a_subprotocol(stage: Stage) -> None:
 
     assert chosen == "runstore.v1"
     assert told["type"] == "subscribed"
+
+
+async def test_an_ordinary_handshake_is_nothing_to_warn_of(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    async with stage.socket() as socket:
+        await socket.subscribe(project_name="forecasts")
+        await socket.hear("subscribed")
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 async def test_subprotocols_may_come_in_several_lines(stage: Stage) -> None:

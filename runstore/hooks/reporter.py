@@ -85,8 +85,12 @@ class Reporter:
     def will_retry(self, task_id: str, error: BaseException | str, *, attempt: int = 1) -> Future[None]:
         """Tell that an attempt failed and that there will be another: the run goes on."""
         said = error if isinstance(error, str) else (ending_of(error).reason or "")
+        return self.handed_on(task_id, f"attempt {attempt} failed: {said}; trying again", attempt=attempt)
+
+    def handed_on(self, task_id: str, why: str, *, attempt: int | None = None) -> Future[None]:
+        """Tell that this worker lets a task go that has not ended: another one, or a later attempt, has its end."""
         story = self._end(task_id) or self._story(task_id, attempt)
-        return self._tell(story.pause(f"attempt {attempt} failed: {said}; trying again")) if story else _nothing()
+        return self._tell(story.pause(why)) if story else _nothing()
 
     def succeeded(self, task_id: str, returned: Any, *, attempt: int | None = None) -> Future[None]:
         """Tell that a task returned this, which becomes the run's outputs."""

@@ -1,4 +1,4 @@
-"""Prove every hook against its real framework: `python tests/hooks/matrix.py [framework[==version] …]`.
+"""Prove every hook against its real framework: `python tests/hooks/matrix.py [framework | "framework==version …"] …`.
 
 Each row has an environment of its own, since the frameworks' pins clash. One line is printed for each, and the exit
 code is 1 if a test failed anywhere, or if an environment ran none at all. With `--keep FOLDER` the environments stay
@@ -6,6 +6,7 @@ there for the next time.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,16 +19,17 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).resolve().parents[2]
 ROWS: Final = (
     "celery",
-    "celery==5.4.*",
+    "celery==5.4.* kombu<5.5",  # a newer kombu is no match for the redis that this celery asks for
     "rq",
-    "rq==2.*",
+    "rq==2.12.*",
+    "rq==2.0.*",
     "arq",
     "saq",
     "dramatiq",
     "taskiq",
     "huey",
 )
-"""The newest of each framework and, of those with two generations about, the one before."""
+"""The newest of each framework, and of some the oldest that is supported, with what it must be installed with."""
 
 
 class Result(NamedTuple):
@@ -39,21 +41,23 @@ class Result(NamedTuple):
 
 def prove(row: str, folder: Path, pytest_args: Sequence[str]) -> Result:
     """Install one framework, and run the tests of its hook."""
-    framework = row.partition("=")[0]
+    framework = re.split("[^a-z]", row)[0]
     tests = ROOT / "tests" / "hooks" / f"test_{framework}.py"
     if not tests.exists():
         return Result(False, f"{row}: there is no {tests.relative_to(ROOT)}")
     python = folder / "bin" / "python"
     log = folder / "log"
     report = folder / "report.xml"
+    folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with log.open("w") as out:
         try:
             if not python.exists():
                 _run(out, sys.executable, "-m", "venv", str(folder))
-            wanted = [row] if row != framework else []
-            wanted.append(f"{ROOT}[test,{framework}]")
-            _run(out, str(python), "-m", "pip", "install", "--quiet", *wanted[:-1], "--editable", wanted[-1])
+            wanted = row.split() if row != framework else []
+            _run(
+                out, str(python), "-m", "pip", "install", "--quiet", *wanted, "--editable", f"{ROOT}[test,{framework}]"
+            )
             report.unlink(missing_ok=True)
             argv = [str(python), "-m", "pytest", str(tests), f"--junitxml={report}", f"-ocache_dir={folder / 'cache'}"]
             failed = subprocess.run([*argv, *pytest_args], cwd=ROOT, stdout=out, stderr=out, check=False).returncode
@@ -88,17 +92,19 @@ def _version(python: Path, framework: str) -> str:
 
 
 def main() -> int:
-    """Run the rows that were asked for, or all; what follows `--` goes to pytest."""
-    ours, _, theirs = " ".join(sys.argv[1:]).partition(" -- ")
+    """Run the rows that were asked for, or all."""
     parser = argparse.ArgumentParser(description="Prove the hooks against their frameworks.")
-    parser.add_argument("rows", nargs="*", default=ROWS, metavar="framework")
+    parser.add_argument(
+        "rows", nargs="*", metavar="framework", help="one of its versions with ==, what goes with it behind"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the environments there")
-    told = parser.parse_args(ours.split())
+    parser.add_argument("--pytest", default="", metavar="ARGUMENTS", help="for pytest, such as '-n 2 -x'")
+    told = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory(prefix="runstore-hooks-") as temporary:
-        for row in told.rows:
-            name = row.replace("==", "-").replace(".*", "")
-            result = prove(row, (told.keep or Path(temporary)).resolve() / name, theirs.split())
+        for row in told.rows or ROWS:
+            folder = (told.keep or Path(temporary)).resolve() / re.sub("[^a-z0-9.]+", "-", row)
+            result = prove(row, folder, told.pytest.split())
             print(result.line, flush=True)
             results.append(result.ok)
     return 0 if all(results) else 1

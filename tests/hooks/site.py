@@ -22,6 +22,7 @@ from runstore.projector import Projector
 from runstore.reaper import Reaper, ReaperConfig
 from tests.hooks.process import WorkerProcess
 from tests.hooks.tasks import PROJECT
+from tests.waiting import happens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SHORT_LEASE_S: Final = "2"
@@ -174,6 +175,14 @@ class Site:
         """Say what became of a run: `running 1`, `running 2`, `success` …; without `pending`, which may come late."""
         applied = [item for item in await self.history(task_id) if not item.ignored and item.status != "pending"]
         return [f"running {item.attempt}" if item.status == "running" else item.status.value for item in applied]
+
+    async def holds(self, runs: int) -> None:
+        """Wait until so many runs are held."""
+
+        async def are_held() -> bool:
+            return await self.leases() == runs
+
+        await happens(are_held)
 
     async def leases(self) -> int:
         """Count the runs that somebody holds."""

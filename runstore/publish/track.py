@@ -90,6 +90,7 @@ class Story:
         self._sender = sender
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told: dict[str, Any] | None = None
         self._next: dict[str, Any] | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -102,6 +103,8 @@ class Story:
         event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
         self._sender.leases.hold(event.run_id, self._options.project_name, self._options.attempt or 1)
         await self._send(event)
+        if self._told is not None:
+            self._offer(self._told)
 
     async def pause(self, why: str) -> None:
         """Tell that an attempt is over and another will come; nobody holds the run until then."""
@@ -156,13 +159,16 @@ class Story:
             )
 
     def _notify(self, progress: dict[str, Any]) -> None:
-        # The work may tell of it from any thread, and the loop may be gone by then.
+        # The work may tell of it from any thread, before `begin` has begun, and when the loop is gone.
+        self._told = progress
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._offer, progress)
 
     def _offer(self, progress: dict[str, Any]) -> None:
         self._next = progress
+        if self._told is progress:
+            self._told = None
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._send_progress())
             self._sender.keep(self._pump)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from runstore.core.status import Status
 from runstore.hooks.reporter import Reporter
 from runstore.projector import Projector
 from runstore.publish.spools import waiting
+from tests.waiting import happens
 
 NOWHERE = "redis://127.0.0.1:1"
 
@@ -182,6 +184,26 @@ async def test_the_task_sees_its_run_and_its_trace(site: Site) -> None:
     assert seen == [(site.reporter.run_id("t"), trace), None]
     assert (await site.run("t")).traceparent == trace
     assert (await site.output("t"))["stdout"] == "said"
+
+
+async def test_progress_is_told_also_where_the_beginning_is_still_to_be_sent(site: Site) -> None:
+    def work(reporter: Reporter) -> None:
+        _, background = reporter._publisher.here()
+        held = threading.Event()
+        background.loop.call_soon_threadsafe(held.wait)
+        reporter.began("t")
+        run = current_run()
+        assert run is not None
+        run.progress(0.5, "fitting")
+        held.set()
+
+    await site.told(work)
+
+    async def is_told() -> bool:
+        progress = (await site.run("t")).progress
+        return progress is not None and progress.message == "fitting"
+
+    await happens(is_told)
 
 
 async def test_a_store_that_is_away_is_never_in_a_tasks_way(spool_dir: Path) -> None:

@@ -43,6 +43,7 @@ class CeleryHook:
     def __init__(self, app: Celery, reporter: Reporter) -> None:
         self._app = ref(app)
         self._reporter = reporter
+        self._uid = f"runstore:{id(self)}"  # without it, Celery 5.4 takes the listeners of two hooks for the same
         self._attempts: dict[str, int] = {}
         self._heard = (
             (signals.before_task_publish, self._before_publish),
@@ -57,13 +58,13 @@ class CeleryHook:
             (signals.task_unknown, self._is_unknown),
         )
         for signal, listener in self._heard:
-            signal.connect(listener, weak=False)
+            signal.connect(listener, weak=False, dispatch_uid=self._uid)
         self._mark(app)
 
     def close(self) -> None:
         """Listen no more, and send what is still to be sent; may be called twice."""
-        for signal, listener in self._heard:
-            signal.disconnect(listener)
+        for signal, _ in self._heard:
+            signal.disconnect(dispatch_uid=self._uid)
         if (app := self._app()) is not None and _installed.pop(app, None) is not None:
             del app.send_task  # what was put before the class's own
         self._reporter.close()

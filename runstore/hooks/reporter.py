@@ -26,6 +26,9 @@ from runstore.publish.tracked import Ending, ending_of
 SETTLE_S: Final = 60.0
 """Seconds that a task's end is waited for at most; the publisher's own bounds are tighter, but for large outputs."""
 
+ADOPT_S: Final = 1.0
+"""Seconds between two attempts to send what was left behind."""
+
 _LOG: Final = logging.getLogger("runstore.hooks")
 _Begun = tuple[Story, Token[TrackedRun | None]]
 
@@ -50,6 +53,7 @@ class Reporter:
         self.project = self._publisher.project_of(project)
         self._worker = worker
         self._begun: dict[str, _Begun] = {}
+        self._adopting: Future[None] | None = None
 
     def run_id(self, task_id: str) -> RunId:
         """Return the id of a task's run: the task's own where it is a UUID in any spelling, else derived from it."""
@@ -142,6 +146,14 @@ class Reporter:
         except Exception:  # noqa: BLE001 - as above
             _LOG.exception("not_settled")
 
+    def adopt(self) -> None:
+        """Begin to send what processes that ended left in their spools, as soon as the store is there.
+
+        For the parents of processes that end with their task, so that no end waits for the next task to be told.
+        """
+        if self._adopting is None or self._adopting.done():
+            self._adopting = self._tell(self._adopt())
+
     def close(self) -> None:
         """Send what is still to be sent, for a bounded time, and close the connections; may be called twice."""
         self._publisher.close()
@@ -173,6 +185,10 @@ class Reporter:
 
     async def _publish_queued(self, run_id: RunId, told: Any) -> None:
         await self._publisher.here()[0].send(make_event(run_id, Status.PENDING, told))
+
+    async def _adopt(self) -> None:
+        while not await self._publisher.here()[0].deliver_abandoned():  # noqa: ASYNC110 - nothing tells of the store
+            await asyncio.sleep(ADOPT_S)
 
     def _tell(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         try:

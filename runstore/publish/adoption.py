@@ -23,7 +23,7 @@ class Adoption:
         self._find = find
         self._delivery = delivery
         self._look_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[bool] | None = None
 
     def look(self) -> None:
         """Look, unless that was done lately; call it when the store has just answered."""
@@ -32,8 +32,8 @@ class Adoption:
             self._look_at = loop.time() + LOOK_S
             self._task = loop.create_task(self.deliver_all())
 
-    async def deliver_all(self) -> None:
-        """Deliver whatever was abandoned; what cannot be delivered now is left for the next time."""
+    async def deliver_all(self) -> bool:
+        """Deliver whatever was abandoned; false where some of it cannot be delivered now, and is left for later."""
         found = self._find()
         while (spool := await off_loop(next, found, None)) is not None:
             with closing(spool):
@@ -43,7 +43,8 @@ class Adoption:
                 except (RunstoreError, OSError) as error:
                     self._look_at = 0.0
                     _LOG.warning("spool_left", extra={"reason": str(error)[:200]})
-                    return
+                    return False
+        return True
 
     async def stop(self) -> None:
         """Stop; what was not delivered stays where it is."""

@@ -137,12 +137,12 @@ class AsyncPublisher:
         """
         await self._courier_here().flush(self.config.timeout_s if timeout_s is None else timeout_s)
 
-    async def deliver_abandoned(self) -> None:
-        """Send what processes that have ended left in their spools on this machine, as far as the store takes it.
+    async def deliver_abandoned(self) -> bool:
+        """Send what processes that have ended left in their spools on this machine; false where some could not be sent.
 
         A publisher does so by itself, now and then, while it publishes.
         """
-        await self._courier_here().adoption.deliver_all()
+        return await self._courier_here().adoption.deliver_all()
 
     @property
     def leases(self) -> "Leases":

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,7 +20,7 @@ from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 from runstore.hooks.reporter import Reporter
 from runstore.projector import Projector
-from runstore.publish.spools import waiting
+from runstore.publish.spools import spool_for, spool_root, waiting
 from tests.waiting import happens
 
 NOWHERE = "redis://127.0.0.1:1"
@@ -245,6 +246,27 @@ async def test_a_run_whose_end_was_told_elsewhere_keeps_it(site: Site) -> None:
     run = await site.run("t")
     assert (run.status, run.error_message) == (Status.CANCELLED, "revoked")
     assert run.run_id == RunId(site.reporter.run_id("t"))
+
+
+async def test_what_a_child_could_not_tell_is_told_by_its_parent_when_the_store_is_there(
+    site: Site, redis_url: str
+) -> None:
+    nowhere = urlsplit(redis_url)._replace(netloc="127.0.0.1:1").geturl()
+    child = os.fork()
+    if child == 0:
+        reporter = Reporter(nowhere, "forecasts", config=PublisherConfig(patience_s=0.2))
+        reporter.settle(reporter.succeeded("t", 1))
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    (left,) = [Path(each.path) for each in waiting(spool_root(PublisherConfig()))]
+    ours = spool_for(redis_url, PublisherConfig()).folder
+    ours.mkdir(parents=True, exist_ok=True)
+    left.rename(ours / left.name)
+
+    site.reporter.adopt()
+
+    await happens(lambda: not list(waiting(ours)))
+    assert (await site.run("t")).status is Status.SUCCESS
 
 
 def test_a_reporter_without_address_or_project_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,10 @@ from concurrent.futures import Future
 from contextvars import Token
 from typing import Any, Final
 
+# The publisher imports both when it first needs them, in a thread of its own: a child that is forked meanwhile would
+# have half a module for ever. To have them here spares the children of single tasks the time as well.
+import runstore.adapters.store
+import runstore.publish.leases  # noqa: F401
 from runstore.core.errors import InvalidRunId, RunstoreError
 from runstore.core.ids import RunId, derive_run_id, parse_run_id
 from runstore.core.status import Status

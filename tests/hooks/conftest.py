@@ -13,6 +13,6 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     """A site of the test's own, whose environment is set in the test's process as well."""
     async with await Site.begin(tmp_path) as made:
         for name, value in made.env.items():
-            if not name.startswith("PYTHON"):
+            if name.startswith(("RUNSTORE_", "SITE_")):
                 monkeypatch.setenv(name, value)
         yield made

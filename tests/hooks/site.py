@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -15,9 +16,13 @@ import redis.asyncio
 from runstore.adapters.store import RedisStore
 from runstore.core.errors import InvalidRunId, StoreUnavailable
 from runstore.core.ids import RunId, derive_run_id, parse_run_id
+from runstore.core.principal import Scope
 from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 from runstore.engine import Engine, EngineConfig, EngineKind, start
+from runstore.gateway import Gateway, GatewayConfig
+from runstore.lifecycle import started
+from runstore.ports import TokenRecord
 from runstore.projector import Projector
 from runstore.reaper import Reaper, ReaperConfig
 from tests.hooks.process import WorkerProcess
@@ -72,6 +77,7 @@ class Site:
             "RUNSTORE_PROJECT": PROJECT,
             "RUNSTORE_SPOOL_DIR": str(self.folder / "spool"),
             "SITE_BROKER_URL": self.broker_url,
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
@@ -84,6 +90,17 @@ class Site:
         if ready is not None:
             await process.says(ready)
         return process
+
+    async def start_gateway(self) -> dict[str, str]:
+        """Start a gateway, and return the environment in which a client finds it."""
+        token = "a-token-for-tests"
+        hashed = sha256(token.encode()).hexdigest()
+        scopes = (Scope.READ,)
+        record = TokenRecord(name="tests", hash=hashed, scopes=scopes, projects=None, created_at_s=0)
+        await self.store.tokens.put(record)
+        gateway = Gateway(self.store, GatewayConfig(port=0))
+        await self.stack.enter_async_context(started(gateway))
+        return {"RUNSTORE_URL": gateway.url, "RUNSTORE_TOKEN": token}
 
     async def hears(self, word: str, within_s: int = 30) -> None:
         """Wait until a task says a word (`tasks.say`)."""

@@ -17,6 +17,7 @@ from celery.result import AsyncResult
 from runstore.core.errors import InvalidRequest
 from runstore.hooks.celery import install
 from tests.hooks.celery_app import make_app
+from tests.hooks.example import write_example
 from tests.hooks.process import WorkerProcess
 from tests.hooks.site import SHORT_LEASE_S, Site
 
@@ -419,6 +420,17 @@ async def test_two_apps_in_a_process_tell_of_their_own_tasks_only(site: Site, ap
     assert (await site.reaches(task.id, "pending")).project_name == "other"
     assert len(await site.history(ours.id)) == len(await site.history(task.id)) == 1
     await asyncio.to_thread(hook.close)
+
+
+async def test_the_example_of_the_page_runs(site: Site) -> None:
+    folder = site.folder / "example"
+    work, look = write_example("celery", folder, site.broker_url)
+    client = await site.start_gateway()
+
+    await site.start(*work, cwd=folder, ready=" ready.")
+    sender = await site.start(*look, cwd=folder, **client)
+
+    await sender.says("success {'revenue': [100, 110, 120]}")
 
 
 def test_installing_twice_gives_the_same_hook(site: Site, app: Celery) -> None:

@@ -21,6 +21,7 @@ from runstore import Publisher
 from runstore.core.errors import InvalidRequest
 from runstore.hooks.rq import install
 from tests.hooks import rq_app
+from tests.hooks.example import write_example
 from tests.hooks.process import WorkerProcess
 from tests.hooks.site import SHORT_LEASE_S, Site
 from tests.waiting import happens
@@ -383,6 +384,17 @@ async def test_a_whole_class_of_queues_can_have_the_hook(site: Site) -> None:
     assert (await site.reaches(job.id, "pending")).status == "pending"
     assert (await site.ends(another.id)).status == "cancelled"
     await asyncio.to_thread(reporter.close)
+
+
+async def test_the_example_of_the_page_runs(site: Site) -> None:
+    folder = site.folder / "example"
+    work, look = write_example("rq", folder, site.broker_url)
+    client = await site.start_gateway()
+
+    await site.start(*work, cwd=folder, ready="istening on default")
+    sender = await site.start(*look, cwd=folder, **client)
+
+    await sender.says("success {'revenue': [100, 110, 120]}")
 
 
 def test_installing_twice_gives_the_same_reporter(site: Site, queue: Queue) -> None:

@@ -54,7 +54,7 @@ def prove(row: str, folder: Path, pytest_args: Sequence[str]) -> Result:
         try:
             if not python.exists():
                 _run(out, sys.executable, "-m", "venv", str(folder))
-            wanted = row.split() if row != framework else []
+            wanted = ["opentelemetry-api", *(row.split() if row != framework else ())]
             _run(
                 out, str(python), "-m", "pip", "install", "--quiet", *wanted, "--editable", f"{ROOT}[test,{framework}]"
             )

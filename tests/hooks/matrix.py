@@ -25,7 +25,8 @@ ROWS: Final = (
     "rq==2.0.*",
     "arq",
     "saq",
-    "dramatiq",
+    "dramatiq dramatiq-abort",
+    "dramatiq==1.17.* dramatiq-abort",
     "taskiq",
     "huey",
 )

@@ -29,6 +29,7 @@ ROWS: Final = (
     "dramatiq==1.17.* dramatiq-abort",
     "taskiq",
     "huey",
+    "huey==2.5.*",
 )
 """The newest of each framework, and of some the oldest that is supported, with what it must be installed with."""
 

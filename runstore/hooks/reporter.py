@@ -14,13 +14,14 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextvars import Token
 from typing import Any, Final
+from uuid import UUID
 
 # The publisher imports both when it first needs them, in a thread of its own: a child that is forked meanwhile would
 # have half a module for ever. To have them here spares the children of single tasks the time as well.
 import runstore.adapters.store
 import runstore.publish.leases  # noqa: F401
-from runstore.core.errors import InvalidRunId, RunstoreError
-from runstore.core.ids import RunId, derive_run_id, parse_run_id
+from runstore.core.errors import RunstoreError
+from runstore.core.ids import RunId, derive_run_id
 from runstore.core.status import Status
 from runstore.publish import Publisher, PublisherConfig, TrackedRun
 from runstore.publish.event import make_event
@@ -62,8 +63,8 @@ class Reporter:
     def run_id(self, task_id: str) -> RunId:
         """Return the id of a task's run: the task's own where it is a UUID in any spelling, else derived from it."""
         try:
-            return parse_run_id(task_id)
-        except InvalidRunId:
+            return RunId(str(UUID(task_id)))
+        except ValueError:
             return derive_run_id(self.project, task_id)
 
     def queued(self, task_id: str, *, tags: Sequence[str] = (), traceparent: str | None = None) -> Future[None]:

@@ -73,7 +73,8 @@ def statuses(history: list[HistoryItem]) -> list[tuple[str, int]]:
 def test_a_task_id_that_is_a_uuid_is_the_run_id_in_its_canonical_spelling(site: Site) -> None:
     task = uuid4()
 
-    assert {site.reporter.run_id(text) for text in (str(task), task.hex, str(task).upper())} == {str(task)}
+    spellings = (str(task), task.hex, str(task).upper(), task.urn, f"{{{task}}}")
+    assert {site.reporter.run_id(text) for text in spellings} == {str(task)}
 
 
 def test_another_task_id_gives_the_same_run_id_each_time_and_another_in_another_project(site: Site) -> None:

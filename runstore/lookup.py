@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from runstore.core.ids import RunId
+from runstore.core.principal import Principal
 from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.ports import Outputs, Runs
@@ -51,6 +52,19 @@ class Lookup:
             self._kept.move_to_end(run_id)
             return kept.record
         return await self.fresh(run_id)
+
+    async def record_for(self, principal: Principal, run_id: RunId) -> Record | None:
+        """Get a run's record if the caller may see it.
+
+        A run out of reach costs what one that does not exist costs, also where its answer is kept.
+        """
+        was_kept = run_id in self._kept
+        record = await self.record(run_id)
+        if record is None or principal.may_see(record.run.project_name, run_id):
+            return record
+        if was_kept:
+            await self.fresh(run_id)
+        return None
 
     async def fresh(self, run_id: RunId) -> Record | None:
         """Get a run's record as the store has it now: what was ignored after the end is in it too."""

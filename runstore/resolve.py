@@ -31,8 +31,8 @@ class Resolver:
         """
         digits = parse_prefix(text)
         run_id = _whole(digits) if len(digits) == _DIGITS else await self._find(principal, digits)
-        record = await self._lookup.record(run_id)
-        if record is None or not principal.may_see(record.run.project_name, run_id):
+        record = await self._lookup.record_for(principal, run_id)
+        if record is None:
             raise not_found(text)
         return record
 

@@ -116,8 +116,10 @@ class _Teller:
                 if self._upto is None or self._reset is not None:
                     self._upto = await self._find_beginning(tail)
                 history = await self._services.store.runs.history(self._run_id)
-                record = await self._services.lookup.record(self._run_id)
-                if record is not None:
+                record = await self._services.lookup.record_for(self._principal, self._run_id)
+                if record is None:
+                    history = []  # after a rollback the run may be another project's, or none
+                else:
                     await tail.told(tail.partition_of(self._run_id), record.version)
             except StoreUnavailable:
                 if life == self._life:

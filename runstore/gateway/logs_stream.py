@@ -149,7 +149,7 @@ class _End:
         """
         while self._looked_life != self._life:
             life = self._life
-            record = await self._services.lookup.record(self.run_id)
+            record = await self._services.lookup.record_for(self._principal, self.run_id)
             if life != self._life:
                 continue
             self._looked_life = life

@@ -198,12 +198,10 @@ class RunsSubscription:
     async def _look(self, run_ids: Sequence[str]) -> dict[RunId, Record | None]:
         """Look runs up, no further than the feed has told: what is not told yet could still be taken back."""
         ids = [RunId(run_id) for run_id in run_ids]
-        records = await asyncio.gather(*map(self._reach.lookup.record, ids))
+        records = await asyncio.gather(*map(partial(self._reach.lookup.record_for, self._reach.principal), ids))
         newest: dict[int, int] = {}
-        seen: dict[RunId, Record | None] = {}
-        for run_id, record in zip(ids, records, strict=True):
-            may_see = record is not None and self._reach.principal.may_see(record.run.project_name, run_id)
-            seen[run_id] = record if may_see else None
+        seen = dict(zip(ids, records, strict=True))
+        for run_id, record in seen.items():
             if record is not None:
                 partition = self._reach.tail.partition_of(run_id)
                 newest[partition] = max(newest.get(partition, 0), record.version)

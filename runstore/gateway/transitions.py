@@ -111,7 +111,8 @@ async def publish(services: Services, principal: Principal, event: Event, unknow
 
 
 async def _check_may_write(services: Services, principal: Principal, event: Event) -> None:
-    record = await services.lookup.record(event.run_id)
+    # never out of the cache, whose quick answer would tell of a run that the caller may not read
+    record = await services.lookup.fresh(event.run_id)
     owner = record.run.project_name if record is not None else event.project_name
     named = event.project_name
     if owner is None or not principal.reaches(owner) or (named is not None and named != owner):

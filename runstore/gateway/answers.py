@@ -7,7 +7,7 @@ from multidict import CIMultiDict
 
 from runstore.core.ids import RunId
 from runstore.core.principal import Principal
-from runstore.gateway.context import Services
+from runstore.gateway.context import CALLER, Services
 from runstore.gateway.query import one
 from runstore.lookup import Answer
 from runstore.wire.cursor import decode_cursor
@@ -23,13 +23,14 @@ CACHE: Final = "private, no-cache"
 async def catch_up(request: web.Request, services: Services) -> None:
     """Wait until what is read next cannot be from before `?after=`.
 
-    Raises: InvalidRequest, CursorLost, StoreUnavailable.
+    Raises: InvalidRequest, CursorLost, StoreUnavailable; Unauthorized where the caller's token ends meanwhile.
     """
     if not request.rel_url.raw_query_string:
         return
     after = one(request, "after")
     if after is not None:
         await services.tail.reached(decode_cursor(after), services.config.fold_wait_s)
+        services.auth.check_still_valid(request[CALLER])
 
 
 async def load_answer(services: Services, principal: Principal, text: str) -> tuple[Answer, str]:

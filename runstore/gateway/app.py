@@ -9,11 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from runstore.feed import FeedTail
-from runstore.gateway.auth import ApiTokens, Authentication, refresh
 from runstore.gateway.body import Reserve, let_wait
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.cors import let_read
+from runstore.gateway.credentials import Credentials
 from runstore.gateway.door import Outermost, door, guard
 from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
@@ -36,6 +36,7 @@ class Gateway:
     def __init__(self, store: Store, config: GatewayConfig | None = None) -> None:
         self._store = store
         self._config = config or GatewayConfig()
+        self._credentials = Credentials(store, self._config)
         self._runner: GuardedRunner | None = None
         self._tail: FeedTail | None = None
         self._services: Services | None = None
@@ -73,16 +74,15 @@ class Gateway:
         if self._services is not None:
             return
         config, store = self._config, self._store
-        tokens = ApiTokens(store.tokens, stale_s=config.tokens_stale_s, timeout_s=config.store_timeout_s)
-        await tokens.reload()
+        await self._credentials.load()
         tail = FeedTail(store.feed, store.outputs.view)
         await tail.start()
         self._tail = tail
         try:
-            services = make_services(store, config, tail, Authentication([tokens]))
+            services = make_services(store, config, tail, self._credentials)
             await services.readiness.turn()
             self._watches = [
-                asyncio.create_task(refresh(tokens, config.tokens_refresh_s), name="gateway-tokens"),
+                *(asyncio.create_task(watch, name="gateway-tokens") for watch in self._credentials.watches()),
                 asyncio.create_task(services.readiness.watch(config.ready_every_s), name="gateway-readiness"),
                 asyncio.create_task(tail.wait(), name="gateway-tail"),
             ]
@@ -160,7 +160,7 @@ class GuardedRunner(web.AppRunner):
         return GuardedServer(guard(handler), self._config, request_factory=made.request_factory, access_log=_access_log)
 
 
-def make_services(store: Store, config: GatewayConfig, tail: FeedTail, auth: Authentication) -> Services:
+def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentials: Credentials) -> Services:
     """Make what the handlers share."""
     lookup = Lookup(store.runs, store.outputs, cache_bytes=config.cache_bytes)
     tail.on_rollback(lambda _: lookup.forget_all())
@@ -170,7 +170,7 @@ def make_services(store: Store, config: GatewayConfig, tail: FeedTail, auth: Aut
         tail=tail,
         lookup=lookup,
         resolver=Resolver(store.runs, lookup),
-        auth=auth,
+        auth=credentials.auth,
         readiness=Readiness(store, tail, lag_s=config.ready_lag_s, timeout_s=config.store_timeout_s),
         served=ServedProjects(store.served),
         reserve=Reserve(config.max_bodies_bytes),

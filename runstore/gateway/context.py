@@ -74,10 +74,14 @@ class Store(Protocol):
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sent a request: the principal, and the digest of the credential that proved it."""
+    """Who sent a request: the principal, and the digest of the credential that proved it.
+
+    `vouchers` are what all must still stand for the credential to hold: see `gateway.auth`.
+    """
 
     principal: Principal
     digest: bytes
+    vouchers: tuple[bytes, ...]
 
 
 class Services:

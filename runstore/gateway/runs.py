@@ -6,7 +6,7 @@ import time
 import msgspec
 from aiohttp import web
 
-from runstore.core.errors import Forbidden, Unauthorized
+from runstore.core.errors import Forbidden
 from runstore.core.ids import RunId
 from runstore.core.run import Run
 from runstore.gateway.answers import (
@@ -67,8 +67,7 @@ async def wait_for_end(services: Services, caller: Caller, run_id: RunId, wait_s
             done, _ = await asyncio.wait(
                 {end, stop}, timeout=_recheck_in(services, caller), return_when=asyncio.FIRST_COMPLETED
             )
-            if not services.auth.still_valid(caller):
-                raise Unauthorized("the token expired or was revoked while the answer waited")
+            services.auth.check_still_valid(caller)
         if end.done():
             end.result()
     finally:

@@ -151,6 +151,26 @@ class Tokens(Protocol):
         ...
 
 
+class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that run tokens are signed with."""
+
+    key_id: bytes
+    secret: bytes
+    created_at_s: int
+
+
+class SigningKeys(Protocol):
+    """The keys that run tokens are signed with, the same for all gateways of the store."""
+
+    async def list_keys(self) -> list[SigningKey]:
+        """List the keys that are kept."""
+        ...
+
+    async def renew(self, key_id: bytes, secret: bytes, *, rotate_s: int, keep_s: int) -> list[SigningKey]:
+        """Take a new key where the newest is older than `rotate_s`, forget those older than `keep_s`; list the rest."""
+        ...
+
+
 class Served(Protocol):
     """Which projects workers serve, and control of the runs they hold."""
 

@@ -16,6 +16,7 @@ from runstore.adapters.runs import RedisRuns
 if TYPE_CHECKING:
     from runstore.adapters.logs import RedisRunLogs
     from runstore.adapters.served import RedisServed
+    from runstore.adapters.signing_keys import RedisSigningKeys
     from runstore.adapters.tokens import RedisTokens
 
 
@@ -101,6 +102,13 @@ class RedisStore:
         from runstore.adapters.tokens import RedisTokens
 
         return RedisTokens(self.client)
+
+    @cached_property
+    def signing_keys(self) -> "RedisSigningKeys":
+        """The keys that run tokens are signed with."""
+        from runstore.adapters.signing_keys import RedisSigningKeys
+
+        return RedisSigningKeys(self.client)
 
     @cached_property
     def served(self) -> "RedisServed":

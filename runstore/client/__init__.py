@@ -4,7 +4,7 @@ from runstore.client.asynchronous import AsyncClient
 from runstore.client.blocking import Client
 from runstore.client.config import ClientConfig
 from runstore.client.errors import GatewayUnreachable, UnexpectedAnswer, WaitTimeout
-from runstore.client.run import ListedRun, Output, Run, RunEvent, RunPage
+from runstore.client.run import ListedRun, Output, Run, RunEvent, RunPage, RunToken
 
 __all__ = [
     "AsyncClient",
@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunPage",
+    "RunToken",
     "UnexpectedAnswer",
     "WaitTimeout",
 ]

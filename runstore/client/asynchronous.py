@@ -25,10 +25,12 @@ from runstore.client.run import (
     Run,
     RunEvent,
     RunPage,
+    RunToken,
     decode_events,
     decode_output,
     decode_page,
     decode_run,
+    decode_token,
 )
 from runstore.client.watch import Watch
 from runstore.core.errors import InvalidRequest
@@ -244,6 +246,18 @@ class AsyncClient:
         """
         async for piece in read_logs(self._http, f"{_path(run_id)}/logs", follow=follow):
             yield piece
+
+    async def run_token(self, run_id: str, *, expires_s: int | None = None) -> RunToken:
+        """Make a token for one run, read-only and short-lived, for a browser to watch it.
+
+        It ends with this client's own token at the latest.
+
+        Units: `expires_s` None is 15 minutes; at most a day.
+
+        Raises: RunNotFound, AmbiguousRunId, InvalidRunId, InvalidRequest.
+        """
+        asked = _encode({"expires_s": expires_s}) if expires_s is not None else b""
+        return _read(decode_token, await self._http.request("POST", f"{_path(run_id)}/token", body=asked))
 
     async def close(self) -> None:
         """Close all connections; what still waits gets GatewayUnreachable. May be called twice."""

@@ -14,7 +14,7 @@ from runstore.client.errors import GatewayUnreachable
 from runstore.client.filters import Filters
 from runstore.client.http import Token
 from runstore.client.messages import Events
-from runstore.client.run import ListedRun, Output, Run, RunEvent, RunPage
+from runstore.client.run import ListedRun, Output, Run, RunEvent, RunPage, RunToken
 from runstore.client.watch import Watch
 
 _T = TypeVar("_T")
@@ -139,6 +139,10 @@ class Client:
 
         while (piece := background.run(step())) is not None:
             yield piece
+
+    def run_token(self, run_id: str, *, expires_s: int | None = None) -> RunToken:
+        """Make a token for one run: see `AsyncClient.run_token`."""
+        return self._run(self._here().run_token(run_id, expires_s=expires_s))
 
     def close(self) -> None:
         """Close all connections and end the thread; what still waits gets GatewayUnreachable. May be called twice."""

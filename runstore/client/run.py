@@ -92,9 +92,21 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
 
 
+class RunToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token for one run, read-only, and when it ends: what a browser is given to watch that run."""
+
+    token: str
+    run_id: str
+    expires_at: str
+
+    def __repr__(self) -> str:
+        return f"RunToken(run_id={self.run_id!r}, expires_at={self.expires_at!r})"
+
+
 decode_run: Final = msgspec.json.Decoder(Run).decode
 decode_output: Final = msgspec.json.Decoder(Output).decode
 decode_page: Final = msgspec.json.Decoder(RunPage).decode
+decode_token: Final = msgspec.json.Decoder(RunToken).decode
 
 
 class _Events(msgspec.Struct, frozen=True):

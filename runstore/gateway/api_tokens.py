@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Final
 
@@ -41,6 +42,12 @@ class ApiTokens:
     def stands(self, voucher: bytes) -> bool:
         """Whether a token is stored as it was when its caller came."""
         return voucher in self._vouchers
+
+    async def vouchers(self, *, anew: bool) -> Collection[bytes]:
+        """Return the tokens there are. Raises: StoreUnavailable."""
+        if anew or self._looks.age_s >= self._stale_s:
+            await self._looks.look_after(time.monotonic())
+        return self._vouchers
 
     async def reload(self) -> None:
         """Look at the stored tokens again. Raises: StoreUnavailable."""

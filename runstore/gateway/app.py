@@ -171,6 +171,7 @@ def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentia
         lookup=lookup,
         resolver=Resolver(store.runs, lookup),
         auth=credentials.auth,
+        run_tokens=credentials.run_tokens,
         readiness=Readiness(store, tail, lag_s=config.ready_lag_s, timeout_s=config.store_timeout_s),
         served=ServedProjects(store.served),
         reserve=Reserve(config.max_bodies_bytes),

@@ -11,7 +11,7 @@ from runstore.core.cursor import Cursor, Place
 from runstore.core.ids import RunId
 from runstore.core.principal import Principal
 from runstore.gateway.config import GatewayConfig
-from runstore.ports import Feed, Log, Outputs, RunLogs, Runs, Served, Tokens
+from runstore.ports import Feed, Log, Outputs, RunLogs, Runs, Served, SigningKeys, Tokens
 from runstore.wire.cursor import encode_cursor
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runstore.gateway.auth import Authentication
     from runstore.gateway.body import Reserve
     from runstore.gateway.readiness import Readiness
+    from runstore.gateway.run_tokens import RunTokens
     from runstore.gateway.served import ServedProjects
     from runstore.lookup import Lookup
     from runstore.resolve import Resolver
@@ -53,6 +54,11 @@ class Store(Protocol):
     @property
     def tokens(self) -> Tokens:
         """API tokens."""
+        ...
+
+    @property
+    def signing_keys(self) -> SigningKeys:
+        """The keys that run tokens are signed with."""
         ...
 
     @property
@@ -96,6 +102,7 @@ class Services:
         lookup: "Lookup",
         resolver: "Resolver",
         auth: "Authentication",
+        run_tokens: "RunTokens",
         readiness: "Readiness",
         served: "ServedProjects",
         reserve: "Reserve",
@@ -106,6 +113,7 @@ class Services:
         self.lookup = lookup
         self.resolver = resolver
         self.auth = auth
+        self.run_tokens = run_tokens
         self.readiness = readiness
         self.served = served
         self.reserve = reserve

@@ -59,8 +59,8 @@ async def _admit(request: web.Request, services: Services, route: Route | None) 
     request[CALLER] = caller
     if "Origin" in request.headers:
         check_origin(request, services.config.allowed_origins)
-    if route is not None and route.scope is not None:
-        check_scope(caller.principal, route.scope)
+    if route is not None:
+        check_may(caller.principal, route)
 
 
 def guard(handle: Outermost) -> Outermost:
@@ -123,6 +123,17 @@ def check_media(request: web.Request, route: Route) -> None:
 def is_guarded(path: str) -> bool:
     """Whether an address answers to nobody without a token."""
     return any(path == head or path.startswith(head + "/") for head in _GUARDED)
+
+
+def check_may(principal: Principal, route: Route) -> None:
+    """Check that a caller may use a route at all.
+
+    Raises: Forbidden.
+    """
+    if principal.run_id is not None and not route.for_run_token:
+        raise Forbidden("a run token is for looking at one run, and for nothing else")
+    if route.scope is not None:
+        check_scope(principal, route.scope)
 
 
 def check_scope(principal: Principal, scope: Scope) -> None:

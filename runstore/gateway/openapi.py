@@ -67,7 +67,7 @@ def describe(routes: Iterable[Route], version: str) -> bytes:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API token or a JWT. Each operation names the scope it needs; admin has all.",
+                    "description": "An API token, JWT or run token. Each operation names its scope; admin has all.",
                 }
             },
         },
@@ -87,7 +87,8 @@ def _operation(route: Route) -> dict[str, Any]:
     else:
         operation["security"] = [{"bearer": [route.scope.value] if route.scope is not None else []}]
     if route.body is not None and route.method not in _NO_BODY:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _schema(route.body)}}}
+        content = {"application/json": {"schema": _schema(route.body)}}
+        operation["requestBody"] = {"required": not route.body_may_be_absent, "content": content}
     return operation
 
 

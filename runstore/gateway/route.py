@@ -33,7 +33,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One method at one address. `scope` None: any valid token will do; `is_open`: none is needed."""
+    """One method at one address. `scope` None: any valid token will do; `is_open`: none is needed.
+
+    `for_run_token`: a run token will do, for its own run.
+    """
 
     method: str
     path: str
@@ -43,9 +46,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     scope: Scope | None = None
     params: tuple[Param, ...] = ()
     body: Any = None
+    body_may_be_absent: bool = False
     problems: tuple[str, ...] = ()
     is_open: bool = False
     is_websocket: bool = False
+    for_run_token: bool = False
 
     @cached_property
     def media(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from runstore.gateway.openapi import get_openapi
 from runstore.gateway.outputs import OutputView, get_named_output, get_output
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
 from runstore.gateway.route import Param, Reply, Route
+from runstore.gateway.run_token import MadeRunToken, RunTokenBody, post_run_token
 from runstore.gateway.runs import RunPage, get_run, list_runs
 from runstore.gateway.socket import open_socket
 from runstore.gateway.submit import RunBody, post_run
@@ -61,6 +62,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_run,
         summary="Look a run up.",
         scope=Scope.READ,
+        for_run_token=True,
         params=(_RUN_ID, _AFTER, _IF_NONE_MATCH, _PREFER),
         replies=(Reply(status=200, description="The run.", type=RunView, headers=_RUN_HEADERS), _UNCHANGED),
         problems=_FIND,
@@ -131,6 +133,18 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST",
+        path="/v1/runs/{run_id}/token",
+        handler=post_run_token,
+        summary="Make a token for one run, read-only and short-lived, for a browser to watch it.",
+        scope=Scope.READ,
+        params=(_RUN_ID,),
+        body=RunTokenBody,
+        body_may_be_absent=True,
+        replies=(Reply(status=200, description="The token, shown this once.", type=MadeRunToken),),
+        problems=("invalid_run_id", "run_not_found", "ambiguous_run_id", *_BODY),
+    ),
+    Route(
+        method="POST",
         path="/v1/runs/{run_id}/transitions",
         handler=post_transition,
         summary="Publish one event of a run.",
@@ -148,6 +162,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_output,
         summary="Read the full payload of a run, uncut.",
         scope=Scope.READ,
+        for_run_token=True,
         params=(
             _RUN_ID,
             _AFTER,
@@ -168,6 +183,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_named_output,
         summary="Read one key of a run's outputs, whole.",
         scope=Scope.READ,
+        for_run_token=True,
         params=(
             _RUN_ID,
             Param(
@@ -188,6 +204,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_events,
         summary="Read a run's transitions in order, the ignored ones marked; as SSE until the terminal one.",
         scope=Scope.READ,
+        for_run_token=True,
         params=(_RUN_ID, _AFTER, _LAST_EVENT_ID),
         replies=(
             Reply(
@@ -206,6 +223,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=get_logs,
         summary="Read stdout and stderr as they come; as SSE until the run has ended.",
         scope=Scope.READ,
+        for_run_token=True,
         params=(_RUN_ID, _AFTER, _LAST_EVENT_ID),
         replies=(
             Reply(
@@ -225,6 +243,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=open_socket,
         summary="Open a websocket of the subprotocol runstore.v1.",
         scope=Scope.READ,
+        for_run_token=True,
         is_websocket=True,
         params=(
             Param(
@@ -241,6 +260,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         path="/v1/openapi.json",
         handler=get_openapi,
         summary="This document.",
+        for_run_token=True,
         replies=(Reply(status=200, description="The document."),),
     ),
     Route(

@@ -20,13 +20,11 @@ from runstore.core.ids import RunId, check_project_name, derive_run_id, parse_ru
 from runstore.core.principal import Principal
 from runstore.core.status import Status
 from runstore.gateway.answers import load_answer, respond_run
-from runstore.gateway.body import read_body
+from runstore.gateway.body import read_body, read_fields
 from runstore.gateway.context import CALLER, Services, services_of
 from runstore.gateway.headers import read_idempotency_key, read_trace, read_wait
-from runstore.gateway.query import unknown
 from runstore.gateway.runs import wait_for_end
-from runstore.wire.event import Tags, check_depth, encode_event
-from runstore.wire.explain import explain
+from runstore.wire.event import Tags, encode_event
 from runstore.wire.record import Record
 from runstore.wire.schema import ProjectName, WholeRunId
 
@@ -59,7 +57,6 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
-_KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BODY: Final = msgspec.json.Decoder(RunBody)
 _SORTED: Final = msgspec.json.Encoder(order="sorted")
 _COMPACT: Final = msgspec.json.Encoder()
@@ -94,14 +91,7 @@ def decode_body(text: bytes) -> RunBody:
 
     Raises: InvalidRequest, naming the nearest field where one is not known.
     """
-    check_depth(text, "the body")
-    try:
-        for name in _KEYS.decode(text):
-            if name not in RunBody.__struct_fields__:
-                raise InvalidRequest(unknown("field", name, RunBody.__struct_fields__))
-        return _BODY.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body cannot be read: {explain(error, text)}") from None
+    return read_fields(text, _BODY)
 
 
 def check(body: RunBody, max_inputs_bytes: int, traceparent: str | None = None) -> Submission:

@@ -4,6 +4,7 @@ from typing import Final
 
 META: Final = "runstore:meta"
 TOKENS: Final = "runstore:tokens"
+RUN_TOKEN_KEYS: Final = "runstore:run_token_keys"  # noqa: S105 - a name
 PROJECTS_SERVED: Final = "runstore:served"
 PROJECTORS: Final = "runstore:projectors"
 

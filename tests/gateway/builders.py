@@ -56,7 +56,7 @@ class StandIn:
         self.redis = redis
         self.runs = CountedRuns(redis.runs)
         self.outputs, self.log, self.feed = redis.outputs, redis.log, redis.feed
-        self.tokens = redis.tokens
+        self.tokens, self.signing_keys = redis.tokens, redis.signing_keys
         self.served = MemoryServed()
 
     @property
@@ -157,7 +157,8 @@ async def add_token(
 async def site_over(store: StandIn, **config: Any) -> AsyncIterator[Site]:
     """Start a gateway of its own over a store; its projector is the caller's."""
     await add_token(store, ADMIN, Scope.ADMIN)
-    gateway = Gateway(store, GatewayConfig(port=0, tokens_refresh_s=0.05, recheck_s=0.05, shutdown_s=2.0, **config))
+    said = {"tokens_refresh_s": 0.05, "recheck_s": 0.05, "shutdown_s": 2.0, **config}
+    gateway = Gateway(store, GatewayConfig(port=0, **said))
     await gateway.start()
     timeout = aiohttp.ClientTimeout(total=20)
     try:

@@ -16,6 +16,7 @@ from runstore import (
     AsyncClient,
     AsyncPublisher,
     Client,
+    Forbidden,
     OutputNotFound,
     Publisher,
     RunNotFound,
@@ -455,3 +456,43 @@ async def test_one_blocking_client_serves_several_threads(running: Live) -> None
     assert [run.run_id for run in ended] == ids
     await asyncio.to_thread(client.close)
     await asyncio.to_thread(publisher.close)
+
+
+async def test_a_run_token_watches_its_run_and_does_nothing_else(
+    client: AsyncClient, running: Live, publisher: AsyncPublisher
+) -> None:
+    run_id, other = str(uuid4()), str(uuid4())
+    for one in (run_id, other):
+        event = await publisher.publish(run_id=one, status="running")
+        await client.get_run(one, after=event.cursor)
+
+    made = await client.run_token(run_id, expires_s=60)
+
+    assert made.run_id == run_id
+    assert made.token not in repr(made)
+    async with AsyncClient(running.url, token=made.token, config=QUICK) as browser:
+        assert (await browser.get_run(run_id[:8])).status == "running"
+        waiting = asyncio.create_task(browser.wait(run_id, timeout_s=20))
+        await publisher.publish(run_id=run_id, status="success")
+        assert (await waiting).status == "success"
+        assert [run.status async for run in browser.watch(run_id)] == ["success"]
+        assert [event.status for event in await browser.events(run_id)] == ["running", "success"]
+        with pytest.raises(RunNotFound):
+            await browser.get_run(other)
+        for refused in (browser.list_page(), browser.cancel(run_id), browser.run_token(run_id)):
+            with pytest.raises(Forbidden):
+                await refused
+
+
+async def test_a_blocking_client_makes_run_tokens_too(running: Live, publisher: AsyncPublisher) -> None:
+    run_id = str(uuid4())
+    await publisher.publish(run_id=run_id, status="success")
+
+    def make() -> str:
+        with Client(running.url, token=running.token, config=QUICK) as client:
+            client.wait(run_id, timeout_s=20)
+            return client.run_token(run_id).token
+
+    token = await asyncio.to_thread(make)
+
+    assert token.startswith("rrt_")

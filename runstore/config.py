@@ -1,8 +1,9 @@
 """Settings: flags, then `RUNSTORE_*` variables, then `runstore.toml`, then defaults; each role's in one frozen record.
 
-A table of the file is named for its role and holds the fields of the role's record; the variable of a setting is
-`RUNSTORE_TABLE_SETTING`, but for the tables `client` and `store`, whose variables leave the table's name out
-(`RUNSTORE_URL`, `RUNSTORE_REDIS_URL`). A misspelt setting stops the process and names the nearest right one.
+A table of the file is named for its role and holds the fields of the role's record (`[auth.jwt]` is a table in a
+table); the variable of a setting is `RUNSTORE_TABLE_SETTING` (`RUNSTORE_AUTH_JWT_ISSUER`), but for the tables `client`
+and `store`, whose variables leave the table's name out (`RUNSTORE_URL`, `RUNSTORE_REDIS_URL`). A misspelt setting stops
+the process and names the nearest right one.
 """
 
 import difflib
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FILE: Final = "runstore.toml"
 PREFIX: Final = "RUNSTORE_"
 TABLES: Final = ("client", "store", "gateway", "projector", "reaper", "worker", "projects", "auth")
+JWT: Final = "auth.jwt"
 _UNPREFIXED: Final = frozenset({"client", "store"})
 _OF_OTHERS: Final = frozenset(
     {"RUNSTORE_PROJECT", "RUNSTORE_CONFIG", "RUNSTORE_RUN_ID", "RUNSTORE_INPUTS", "RUNSTORE_OUTPUTS"}
@@ -124,7 +126,7 @@ class Settings:
         """
         fixed = fixed or {}
         fields = {field.name: field.type for field in msgspec.structs.fields(kind) if field.name not in fixed}
-        given = self.data.get(table, {})
+        given = self._table(table)
         for name in given:
             if name not in fields:
                 raise SettingUnusable(f"[{table}] in {self.path} has no setting {name!r}{nearest(name, fields)}")
@@ -146,21 +148,25 @@ class Settings:
         mine: dict[str, type[msgspec.Struct]] = {"client": ClientSettings, "store": StoreSettings, **tables}
         for table, kind in mine.items():
             known.update(variable(table, field) for field in kind.__struct_fields__)
-        foreign = tuple(f"{PREFIX}{table.upper()}_" for table in TABLES if table not in mine)
+        outer = {table.partition(".")[0] for table in mine}
+        foreign = tuple(f"{PREFIX}{table.upper()}_" for table in TABLES if table not in outer)
         for name, value in self._environ.items():
             ours = name.startswith(PREFIX) and not name.startswith(foreign) and not _is_of_kubernetes(name, value)
             if ours and name not in known:
                 raise SettingUnusable(f"the variable {name} is no setting of runstore{nearest(name, known)}")
 
-    def refuse_auth(self) -> None:
-        """Refuse what the file says about issuers of tokens: letting nobody in by mistake is worse than not starting.
-
-        Raises: SettingUnusable.
-        """
-        if "auth" in self.data:
-            raise SettingUnusable(
-                f"[auth] in {self.path}: this version takes API tokens only, no JWTs yet; remove [auth.jwt]"
-            )
+    def _table(self, table: str) -> Mapping[str, Any]:
+        outer, _, inner = table.partition(".")
+        found: Mapping[str, Any] = self.data.get(outer, {})
+        if not inner:
+            return found
+        for name in found:
+            if name != inner:
+                raise SettingUnusable(f"{self.path} has an unknown table [{outer}.{name}]{nearest(name, [inner])}")
+        within = found.get(inner, {})
+        if not isinstance(within, dict):
+            raise SettingUnusable(f"{inner} of [{outer}] in {self.path} must be a table, [{table}]")
+        return within
 
     def _variables(self, table: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
@@ -177,7 +183,7 @@ class Settings:
 
 def variable(table: str, field: str) -> str:
     """Name the variable of a setting."""
-    return PREFIX + (field if table in _UNPREFIXED else f"{table}_{field}").upper()
+    return PREFIX + (field if table in _UNPREFIXED else f"{table.replace('.', '_')}_{field}").upper()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

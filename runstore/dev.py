@@ -20,7 +20,7 @@ from runstore.core.errors import RunstoreError
 from runstore.endpoints import Claim, Endpoints, claim, find
 from runstore.engine import Engine, EngineConfig, EngineKind, belongs, running
 from runstore.engine import folder as data_folder
-from runstore.gateway import Gateway, GatewayConfig
+from runstore.gateway import Gateway, GatewayConfig, JwtConfig
 from runstore.lifecycle import Service, ServiceEnded, started, until_any_ends
 from runstore.projector import Projector, ProjectorConfig
 from runstore.reaper import Reaper, ReaperConfig
@@ -56,6 +56,9 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: GatewayConfig = GatewayConfig()
     """The gateway's own settings."""
+
+    jwt: JwtConfig | None = None
+    """The issuer whose JWTs the gateway takes beside the store's own tokens. Unset: none."""
 
     projector: ProjectorConfig = ProjectorConfig()
     """The projector's own settings."""
@@ -113,7 +116,7 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
             Projector(store, config.projector),
             Reaper(store, config.reaper),
         ]
-        gateway = Gateway(store, config.gateway)
+        gateway = Gateway(store, config.gateway, jwt=config.jwt)
         for service in (*services, gateway):
             await stack.enter_async_context(started(service))
         services.append(gateway)

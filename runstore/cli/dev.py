@@ -10,12 +10,13 @@ import msgspec
 from cyclopts import Parameter
 
 from runstore.cli import journal
+from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit, Trouble
 from runstore.cli.screen import Screen, err, out
 from runstore.cli.services import check_port, explain_address
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config
-from runstore.config import Settings, StoreSettings
+from runstore.config import JWT, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR
 
 if TYPE_CHECKING:
@@ -75,19 +76,19 @@ def plan(
     """
     from runstore.core.token import check_fixed_token
     from runstore.dev import GRACE_S, WORKER_FOLDER, DevConfig
-    from runstore.gateway import GatewayConfig
+    from runstore.gateway import GatewayConfig, JwtConfig
     from runstore.projector import ProjectorConfig
     from runstore.reaper import ReaperConfig
     from runstore_worker.config import ConfigError, WorkerConfig, parse_projects
 
     records: dict[str, type[msgspec.Struct]] = {
         "gateway": GatewayConfig,
+        JWT: JwtConfig,
         "projector": ProjectorConfig,
         "reaper": ReaperConfig,
         "worker": WorkerConfig,
     }
     settings.check_variables(records)
-    settings.refuse_auth()
     try:
         projects = parse_projects(settings.data, settings.path)
     except ConfigError as error:
@@ -99,6 +100,7 @@ def plan(
         with_worker=with_worker,
         projects=projects,
         gateway=settings.record("gateway", GatewayConfig, gateway),
+        jwt=read_jwt(settings),
         projector=settings.record("projector", ProjectorConfig),
         reaper=settings.record("reaper", ReaperConfig),
         worker=settings.record(

@@ -11,11 +11,12 @@ import msgspec
 from cyclopts import Parameter
 
 from runstore.cli import journal
+from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit, Trouble
 from runstore.cli.screen import out
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config, DataDir, RedisUrl, find_store
-from runstore.config import Settings, StoreSettings
+from runstore.config import JWT, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR, find
 from runstore.engine import folder as data_folder
 from runstore.lifecycle import started, until_any_ends
@@ -42,17 +43,17 @@ def gateway(
     log_level: _Level = "warning",
 ) -> int:
     """Serve HTTP and websockets until SIGTERM or Ctrl-C; a second signal ends it at once."""
-    from runstore.gateway import Gateway, GatewayConfig
+    from runstore.gateway import Gateway, GatewayConfig, JwtConfig
 
     settings = Settings.load(os.environ, config)
-    settings.check_variables({"gateway": GatewayConfig})
-    settings.refuse_auth()
+    settings.check_variables({"gateway": GatewayConfig, JWT: JwtConfig})
+    jwt = read_jwt(settings)
     record = settings.record("gateway", GatewayConfig, {"host": host, "port": check_port(port)})
     store = find_store(redis_url, data_dir, settings)
 
     async def work() -> None:
         async with _opened(store) as opened:
-            service = Gateway(opened, record)
+            service = Gateway(opened, record, jwt=jwt)
             async with started(service):
                 _ready(json, "gateway", {"url": service.url, "ws_url": service.ws_url}, service.url)
                 await until_any_ends(service)

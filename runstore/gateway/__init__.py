@@ -2,5 +2,6 @@
 
 from runstore.gateway.app import Gateway
 from runstore.gateway.config import GatewayConfig
+from runstore.gateway.jwt_config import JwtConfig
 
-__all__ = ["Gateway", "GatewayConfig"]
+__all__ = ["Gateway", "GatewayConfig", "JwtConfig"]

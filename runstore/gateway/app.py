@@ -15,6 +15,7 @@ from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.cors import let_read
 from runstore.gateway.credentials import Credentials
 from runstore.gateway.door import Outermost, door, guard
+from runstore.gateway.jwt_config import JwtConfig, JwtTiming
 from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
 from runstore.gateway.readiness import Readiness
@@ -31,12 +32,24 @@ _log = logging.getLogger("runstore.gateway")
 
 
 class Gateway:
-    """One gateway over an opened store. `start` returns once it answers, `stop` once nothing of it is left."""
+    """One gateway over an opened store. `start` returns once it answers, `stop` once nothing of it is left.
 
-    def __init__(self, store: Store, config: GatewayConfig | None = None) -> None:
+    `jwt` is the issuer whose JWTs are taken beside the store's own tokens.
+
+    Raises: InvalidRequest where JWTs cannot be taken as `jwt` says.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: GatewayConfig | None = None,
+        *,
+        jwt: JwtConfig | None = None,
+        jwt_timing: JwtTiming | None = None,
+    ) -> None:
         self._store = store
         self._config = config or GatewayConfig()
-        self._credentials = Credentials(store, self._config)
+        self._credentials = Credentials(store, self._config, jwt, jwt_timing)
         self._runner: GuardedRunner | None = None
         self._tail: FeedTail | None = None
         self._services: Services | None = None
@@ -145,6 +158,7 @@ class Gateway:
                 await watch
         if self._tail is not None:
             await self._tail.stop()
+        await self._credentials.aclose()
 
 
 class GuardedRunner(web.AppRunner):

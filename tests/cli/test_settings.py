@@ -129,8 +129,3 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         Settings.load({}, tmp_path / "no.toml")
     with pytest.raises(SettingUnusable, match="there is no file"):
         Settings.load({"RUNSTORE_CONFIG": "no.toml"})
-
-
-def test_an_issuer_of_tokens_is_not_passed_over_in_silence() -> None:
-    with pytest.raises(SettingUnusable, match="no JWTs yet"):
-        settings("[auth.jwt]\nissuer = 'https://a'").refuse_auth()

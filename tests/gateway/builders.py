@@ -14,7 +14,8 @@ from yarl import URL
 from runstore.adapters.store import RedisStore
 from runstore.core.ids import RunId
 from runstore.core.principal import Scope
-from runstore.gateway import Gateway, GatewayConfig
+from runstore.gateway import Gateway, GatewayConfig, JwtConfig
+from runstore.gateway.jwt_config import JwtTiming
 from runstore.ports import TokenRecord
 
 ADMIN = "an-admin-token-for-tests"
@@ -154,11 +155,13 @@ async def add_token(
 
 
 @asynccontextmanager
-async def site_over(store: StandIn, **config: Any) -> AsyncIterator[Site]:
+async def site_over(
+    store: StandIn, *, jwt: JwtConfig | None = None, jwt_timing: JwtTiming | None = None, **config: Any
+) -> AsyncIterator[Site]:
     """Start a gateway of its own over a store; its projector is the caller's."""
     await add_token(store, ADMIN, Scope.ADMIN)
     said = {"tokens_refresh_s": 0.05, "recheck_s": 0.05, "shutdown_s": 2.0, **config}
-    gateway = Gateway(store, GatewayConfig(port=0, **said))
+    gateway = Gateway(store, GatewayConfig(port=0, **said), jwt=jwt, jwt_timing=jwt_timing)
     await gateway.start()
     timeout = aiohttp.ClientTimeout(total=20)
     try:

@@ -12,9 +12,11 @@ from runstore.core.ids import RunId
 from runstore.core.principal import Scope
 from runstore.core.run_token import DEFAULT_S, MAX_S, read_run_token, write_run_token
 from runstore.core.times import from_iso
+from runstore.gateway.jwt_config import JwtTiming
 from runstore.gateway.run_tokens import ROTATE_S
 from runstore.wire.keys import RUN_TOKEN_KEYS
 from tests.gateway.builders import RUN_ID, Site, StandIn, site_over
+from tests.gateway.issuer import an_rsa_key, issuing
 from tests.waiting import happens
 
 
@@ -170,6 +172,24 @@ async def test_a_key_is_made_once_and_replaced_when_it_is_old_while_what_it_sign
     read = read_run_token((await make(site, run_id))["token"])
     assert read is not None
     assert read.claims.key_id != key.key_id
+
+
+async def test_a_run_token_lives_as_long_as_the_issuers_key_that_its_jwt_was_signed_with(site: Site) -> None:
+    run_id = await site.publish()
+    async with (
+        issuing() as issuer,
+        site_over(site.store, jwt=issuer.config(), jwt_timing=JwtTiming(refresh_s=0.05)) as door,
+    ):
+        maker = issuer.token("runs:read", exp=int(time.time()) + 100)
+        told = await make(door, run_id, maker)
+        assert lasts_s(told) <= 110
+        assert await is_taken(door, run_id, told["token"])
+
+        issuer.keys = {"second": an_rsa_key("rotated")}
+
+        await happens(lambda: is_refused(door, run_id, told["token"]))
+    # a gateway that takes no JWTs takes nothing that was made with one
+    assert not await is_taken(site, run_id, told["token"])
 
 
 async def test_the_maker_must_be_able_to_read_the_run(site: Site) -> None:

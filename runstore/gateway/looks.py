@@ -18,6 +18,7 @@ class Looks:
         self._look = look
         self._looking: asyncio.Task[None] | None = None
         self._began_at = float("-inf")
+        self._seen_from = float("-inf")
         self._succeeded_at = float("-inf")
 
     @property
@@ -46,14 +47,17 @@ class Looks:
 
         Raises: as the look.
         """
-        while self._began_at <= now:
-            if self._looking is None:
-                await asyncio.sleep(self._began_at + _AT_MOST_EVERY_S - time.monotonic())
-            await self.look()
+        while self._seen_from <= now:
+            early_s = self._began_at + _AT_MOST_EVERY_S - time.monotonic()
+            if self._looking is None and early_s > 0:
+                await asyncio.sleep(early_s)  # and see whether somebody else has looked meanwhile
+            else:
+                await self.look()
 
     async def _once(self) -> None:
+        began_at = self._began_at
         await self._look()
-        self._succeeded_at = time.monotonic()
+        self._seen_from, self._succeeded_at = began_at, time.monotonic()
 
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looking = None

@@ -36,6 +36,19 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """How long it may take to end after SIGTERM before it is killed. Unit: seconds; 0 kills at once."""
 
 
+class Stdio(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command is given of its caller's own; it has nothing to read, and pipes to here, unless told."""
+
+    stdin: int = subprocess.DEVNULL
+    """A descriptor to read from."""
+    outputs: tuple[int, int] | None = None
+    """Descriptors for stdout and stderr, in the place of pipes."""
+    others: bool = False
+    """Whether it gets the caller's other inheritable descriptors, as from a shell."""
+    spare: bool = False
+    """Whether what outlives a command that ended by itself is left alone."""
+
+
 class Report(msgspec.Struct, frozen=True):
     """How a command ended, as the shim tells it."""
 
@@ -43,6 +56,9 @@ class Report(msgspec.Struct, frozen=True):
     """The exit code, or minus the signal."""
     told: bool
     """Whether it ended only after it had been told to."""
+
+
+PIPES = Stdio()
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -54,17 +70,19 @@ class Refused(msgspec.Struct, frozen=True):
 class Held:
     """A command in the hands of its shim, from its start until nothing of it is left."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, stdio: Stdio = PIPES) -> None:
         """Start it. Raises: OSError, ValueError (what Popen raises)."""
         self._mark = sweep.new_mark(command.run_id)
+        self._spare = stdio.spare
+        self._sweeps = True
         control, self._control = os.pipe()
-        pipes = [os.pipe() for _ in range(3)]
+        pipes = [os.pipe() for _ in range(3 if stdio.outputs is None else 1)]
         theirs = [control, *(write for _, write in pipes)]
         self._files = [open(read, "rb", buffering=0) for read, _ in pipes]  # noqa: SIM115  closed in close()
         self._transports: list[asyncio.ReadTransport] = []
-        self.report, self.stdout, self.stderr = (asyncio.StreamReader(limit=CHUNK_BYTES) for _ in pipes)
+        self.report, self.stdout, self.stderr = (asyncio.StreamReader(limit=CHUNK_BYTES) for _ in range(3))
         try:
-            self._shim = _popen(command, self._mark, theirs)
+            self._shim = _popen(command, self._mark, [*theirs, *(stdio.outputs or ())], stdio)
         except BaseException:
             self._close_pipes()
             raise
@@ -75,22 +93,26 @@ class Held:
     async def connect(self) -> None:
         """Begin to read."""
         loop = asyncio.get_running_loop()
-        for file, reader in zip(self._files, (self.report, self.stdout, self.stderr), strict=True):
+        for file, reader in zip(self._files, (self.report, self.stdout, self.stderr), strict=False):
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_read_pipe(lambda p=protocol: p, file)  # type: ignore[misc]
             self._transports.append(transport)
 
     def terminate(self) -> None:
         """Ask for SIGTERM and the grace."""
-        with contextlib.suppress(OSError):
-            os.write(self._control, b"T")
+        self._tell(shim.TERMINATE)
         self._thaw()
+
+    def pass_on(self, number: int) -> None:
+        """Send a signal to the command's group, if it is there still."""
+        self._tell(bytes([number]))
 
     async def ended(self) -> Report | Refused | None:
         """Wait for the command's end; None if the shim died without a word, hence was killed."""
         kind, *numbers = (await self.report.readline()).split() or (b"",)
         match kind:
             case b"ended":
+                self._sweeps = not self._spare or numbers[1] == b"1"
                 return Report(returncode=int(numbers[0]), told=numbers[1] == b"1")
             case b"refused":
                 return Refused(errno=int(numbers[0]))
@@ -111,8 +133,7 @@ class Held:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STUCK_S if self._transports else 0):
                 await self.gone()
-        left = await asyncio.to_thread(sweep.sweep, self._mark, self._shim.pid)
-        if left:
+        if self._sweeps and (left := await asyncio.to_thread(sweep.sweep, self._mark, self._shim.pid)):
             log.warning("processes_left", extra={"mark": self._mark, "processes": left})
         self._shim.kill()
         await asyncio.to_thread(self._shim.wait)
@@ -122,6 +143,10 @@ class Held:
         for transport in self._transports:
             transport.close()
         self._close_pipes()
+
+    def _tell(self, byte: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._control, byte)
 
     def _thaw(self) -> None:
         """A model can have stopped its shim. Not by `Popen`, which would reap it, and `sweep` needs it unreaped."""
@@ -137,18 +162,21 @@ class Held:
             self._control = -1
 
 
-def _popen(command: Command, mark: str, pipes: list[int]) -> subprocess.Popen[bytes]:
+def _popen(command: Command, mark: str, pipes: list[int], stdio: Stdio) -> subprocess.Popen[bytes]:
     if not command.argv:
         raise ValueError("the command is empty")
     control, report, stdout, stderr = pipes
-    options = [str(control), str(report), str(round(command.grace_s * 1000))]
+    options = [str(control), str(report), str(round(command.grace_s * 1000)), str(int(stdio.spare))]
+    for each in (control, report):
+        os.set_inheritable(each, stdio.others)
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(Path(shim.__file__)), *options, *command.argv],
         cwd=command.cwd,
         env={**command.env, sweep.MARK: mark},
-        stdin=subprocess.DEVNULL,
+        stdin=stdio.stdin,
         stdout=stdout,
         stderr=stderr,
-        pass_fds=(control, report),
+        pass_fds=() if stdio.others else (control, report),
+        close_fds=not stdio.others,
         start_new_session=True,
     )

@@ -52,6 +52,8 @@ class NotStarted(msgspec.Struct, frozen=True, tag=True):
 
 
 Outcome = Exited | Signalled | TimedOut | Cancelled | NotStarted
+End = Report | Refused | TimedOut | Cancelled | None
+"""As the shim tells it (None: it told nothing), or as it was brought about."""
 
 
 class Logs(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,7 @@ async def execute(command: Command, *, logs: Logs, on_chunk: OnChunk, cancel: as
     try:
         held = Held(command)
     except (OSError, ValueError) as error:
-        return NotStarted(reason=_refusal(command, error))
+        return NotStarted(reason=refusal(command, error))
     try:
         await held.connect()
         async with asyncio.TaskGroup() as group:
@@ -82,7 +84,7 @@ async def execute(command: Command, *, logs: Logs, on_chunk: OnChunk, cancel: as
                 group.create_task(_pump(held.stdout, logs.stdout, "stdout", on_chunk)),
                 group.create_task(_pump(held.stderr, logs.stderr, "stderr", on_chunk)),
             ]
-            outcome = await _outcome(held, command, cancel)
+            outcome = outcome_of(command, await end_of(held, command, cancel))
             await complete(held.clear())
             await asyncio.wait(pumps, timeout=DRAIN_S)
             for pump in pumps:  # a pipe may have been handed to a stranger, and would never end
@@ -95,19 +97,20 @@ async def execute(command: Command, *, logs: Logs, on_chunk: OnChunk, cancel: as
             held.close()
 
 
-async def _outcome(held: Held, command: Command, cancel: asyncio.Event) -> Outcome:
+async def end_of(held: Held, command: Command, cancel: asyncio.Event) -> End:
+    """Wait for a command's end, and make it end when it is past its time or asked to; some of it may be left."""
     ended = asyncio.ensure_future(held.ended())
     asked = asyncio.ensure_future(cancel.wait())
     try:
         await asyncio.wait({ended, asked}, timeout=command.timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
-            return _by_itself(command, ended.result())
+            return ended.result()
         held.terminate()
         with suppress(TimeoutError):
             async with asyncio.timeout(command.grace_s + LATE_S):
                 report = await asyncio.shield(ended)
                 if isinstance(report, Report) and not report.told:  # it ended in the moment before
-                    return _by_itself(command, report)
+                    return report
                 await held.gone()  # the grace is for all of the group, not for its leader alone
         return Cancelled() if asked.done() else TimedOut()
     finally:
@@ -115,17 +118,21 @@ async def _outcome(held: Held, command: Command, cancel: asyncio.Event) -> Outco
         asked.cancel()
 
 
-def _by_itself(command: Command, report: Report | Refused | None) -> Outcome:
-    match report:
+def outcome_of(command: Command, end: End) -> Outcome:
+    """Say how a command ended."""
+    match end:
         case None:
             return Signalled(signal=signal.SIGKILL)
         case Refused():
-            return NotStarted(reason=_refusal(command, OSError(report.errno, os.strerror(report.errno))))
+            return NotStarted(reason=refusal(command, OSError(end.errno, os.strerror(end.errno))))
         case Report(returncode=code):
             return Exited(code=code) if code >= 0 else Signalled(signal=-code)
+        case _:
+            return end
 
 
-def _refusal(command: Command, error: OSError | ValueError) -> str:
+def refusal(command: Command, error: OSError | ValueError) -> str:
+    """Say why a command could not be started."""
     said = error.strerror if isinstance(error, OSError) else str(error)
     return f"cannot start {' '.join(command.argv)[:200]!r}: {said}"
 

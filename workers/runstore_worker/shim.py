@@ -1,10 +1,11 @@
 """Hold one run's process tree, and leave nothing of it behind.
 
-The worker starts this file as a script, one process a run: `python -I -S shim.py CONTROL REPORT GRACE_MS COMMAND…`, in
-a session of its own. It starts the command in a process group of its own and waits for the first of three things: the
-command ended, the worker wrote a byte to the control pipe (terminate: SIGTERM to the group, then the grace), or the
-control pipe closed (kill at once: also what the worker's own sudden death looks like). Then every descendant is
-killed.
+The worker starts this file as a script, one process a run: `python -I -S shim.py CONTROL REPORT GRACE_MS SPARE
+COMMAND…`, in a session of its own. It starts the command in a process group of its own and waits for the first of three
+things: the command ended, the worker wrote a `T` to the control pipe (terminate: SIGTERM to the group, then the grace),
+or the control pipe closed (kill at once: also what the worker's own sudden death looks like). Then every descendant is
+killed; but where SPARE is 1 and the command ended untold, what outlives it is left alone. Any other byte on the control
+pipe is the number of a signal to pass on to the group.
 
 **Nobody escapes by leaving.** Leaving the group or the session (`setsid`, a double fork) is easy, so groups prove
 nothing. The shim is a child subreaper: what loses its parent becomes its own child. So "no child left" (`ECHILD`) means
@@ -33,6 +34,7 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 GIVE_UP_S = 15.0  # a process that is stuck in the kernel, or not ours to kill, must not hold the worker for ever
 LOOK_AGAIN_S = 0.02
+TERMINATE = b"T"  # past all numbers of signals
 DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
@@ -142,8 +144,12 @@ class Tree:
             if woken in ready:
                 os.read(woken, 4096)
             elif control in ready:
-                if not os.read(control, 1):
+                byte = os.read(control, 1)
+                if not byte:
                     return
+                if byte != TERMINATE:
+                    send(os.killpg, self.command, byte[0])
+                    continue
                 self.told = True
                 until = until or time.monotonic() + grace_s
                 send(os.killpg, self.command, signal.SIGTERM)
@@ -178,7 +184,7 @@ def waker() -> int:
     return read
 
 
-def main(control: int, report: int, grace_s: float, command: list[str]) -> None:
+def main(control: int, report: int, grace_s: float, spare: bool, command: list[str]) -> None:
     """Start the command, hold it, and kill what is left of it."""
     os.set_inheritable(control, False)
     os.set_inheritable(report, False)
@@ -198,9 +204,10 @@ def main(control: int, report: int, grace_s: float, command: list[str]) -> None:
         os.dup2(null, stream)
     tree = Tree(pid, report)
     tree.hold(control, woken, grace_s)
-    tree.kill(woken)
+    if not (spare and tree.ended and not tree.told):
+        tree.kill(woken)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) / 1000, sys.argv[4:])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) / 1000, sys.argv[4] == "1", sys.argv[5:])
     os._exit(0)

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
         "watch": ("watch:watch", "Be told as runs end."),
         "cancel": ("cancel:cancel", "Ask for a run to be cancelled."),
         "logs": ("logs:logs", "Show what a run wrote to stdout and stderr."),
+        "exec": ("exec:exec_", "Run any command, and publish what becomes of it."),
     },
     "Services": {
         "gateway": ("services:gateway", "Serve HTTP and websockets."),

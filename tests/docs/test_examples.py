@@ -127,6 +127,17 @@ def test_the_redis_cli_example_names_the_stream_that_the_projector_reads(dev: di
     assert found["output"]["outputs"] == {"revenue": [100, 110, 121]}
 
 
+def test_the_example_of_a_wrapped_command_runs(dev: dict[str, str], tmp_path: Path) -> None:
+    wrapped = blocks("docs/publishing.md", "sh")[2]
+
+    told = run(["bash", "-euc", wrapped], dev, tmp_path)
+
+    assert told == "fitting\n"
+    look = [str(BIN / "runstore"), "watch", "66666666-6666-6666-6666-666666666667", "--json"]
+    found = json.loads(run(look, dev, tmp_path))
+    assert found["output"]["outputs"] == {"revenue": [100, 110, 121]}
+
+
 def test_the_first_two_commands_of_the_readme_are_the_demo_and_the_tests() -> None:
     demo, tests, *_ = blocks("README.md", "sh")
 

@@ -18,7 +18,7 @@ class Looks:
         self._look = look
         self._looking: asyncio.Task[None] | None = None
         self._began_at = float("-inf")
-        self._seen_from = float("-inf")
+        self._seen_at = float("-inf")
         self._succeeded_at = float("-inf")
 
     @property
@@ -29,37 +29,41 @@ class Looks:
     @property
     def is_looking(self) -> bool:
         """Whether a look is under way."""
-        return self._looking is not None
+        # one that is over may not have been told so yet, and waiting for it would let nothing else run
+        return self._looking is not None and not self._looking.done()
 
     async def look(self) -> None:
         """Look now, or share the look that is under way.
 
         Raises: as the look.
         """
-        if self._looking is None:
+        if self._looking is None or not self.is_looking:
             self._began_at = time.monotonic()
             self._looking = asyncio.create_task(self._once())
-            self._looking.add_done_callback(self._looked)
+            self._looking.add_done_callback(_retrieve)
         await asyncio.shield(self._looking)
 
     async def look_after(self, now: float) -> None:
-        """Let a look begin after a moment of `time.monotonic`; many who ask together cost a few looks a second.
+        """Let a look that succeeds begin after a moment of `time.monotonic`.
+
+        Many who ask together cost a few looks a second.
 
         Raises: as the look.
         """
-        while self._seen_from <= now:
-            early_s = self._began_at + _AT_MOST_EVERY_S - time.monotonic()
-            if self._looking is None and early_s > 0:
-                await asyncio.sleep(early_s)  # and see whether somebody else has looked meanwhile
+        while self._seen_at <= now:
+            pause_s = self._began_at + _AT_MOST_EVERY_S - time.monotonic()
+            if not self.is_looking and pause_s > 0:
+                await asyncio.sleep(pause_s)
             else:
                 await self.look()
 
     async def _once(self) -> None:
         began_at = self._began_at
         await self._look()
-        self._seen_from, self._succeeded_at = began_at, time.monotonic()
+        self._seen_at, self._succeeded_at = began_at, time.monotonic()
 
-    def _looked(self, task: asyncio.Task[None]) -> None:
-        self._looking = None
-        if not task.cancelled():
-            task.exception()
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    # whoever asked raises it; where all have hung up, nobody needs to hear of it
+    if not task.cancelled():
+        task.exception()

@@ -65,3 +65,28 @@ async def test_what_a_look_raises_is_raised_to_all_and_the_next_one_may_succeed(
     await looks.look_after(now)
     with pytest.raises(StopIteration):
         next(answers)
+
+
+async def test_whenever_a_look_is_asked_for_it_is_had_and_the_loop_goes_on() -> None:
+    """At each turn around a look's end, so also between that and when it is told to those who wait."""
+    count = 0
+
+    async def look() -> None:
+        nonlocal count
+        count += 1
+        await asyncio.sleep(0)
+
+    looks = Looks(look)
+    began_at = time.monotonic()
+
+    async def ask(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        now = time.monotonic()
+        await looks.look_after(now)
+        assert looks.age_s <= time.monotonic() - now
+
+    for _ in range(3):
+        await asyncio.gather(*map(ask, range(20)))
+
+    assert count <= 1 + (time.monotonic() - began_at) / 0.2

@@ -14,6 +14,7 @@ from runstore.core.run_token import DEFAULT_S, MAX_S, read_run_token, write_run_
 from runstore.core.times import from_iso
 from runstore.gateway.jwt_config import JwtTiming
 from runstore.gateway.run_tokens import ROTATE_S
+from runstore.ports import SigningKey
 from runstore.wire.keys import RUN_TOKEN_KEYS
 from tests.gateway.builders import RUN_ID, Site, StandIn, site_over
 from tests.gateway.issuer import an_rsa_key, issuing
@@ -203,17 +204,17 @@ async def test_the_maker_must_be_able_to_read_the_run(site: Site) -> None:
 
 
 async def test_a_token_of_the_form_of_a_run_token_with_nothing_behind_it_costs_a_bounded_number_of_looks(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site_over(site.store, tokens_refresh_s=300) as other:
+    async with RedisStore.open(redis_url) as store, site_over(StandIn(store), tokens_refresh_s=300) as other:
         looks: list[int] = []
-        real = other.gateway.services.run_tokens._store.list_keys
+        real = store.signing_keys.list_keys
 
-        async def list_keys() -> Any:
+        async def list_keys() -> list[SigningKey]:
             looks.append(1)
             return await real()
 
-        monkeypatch.setattr(other.gateway.services.run_tokens._store, "list_keys", list_keys)
+        monkeypatch.setattr(store.signing_keys, "list_keys", list_keys)
         began_at = time.monotonic()
         replies = await asyncio.gather(*(other.get("/v1/runs", token=f"rrt_{number:0107d}") for number in range(100)))
 

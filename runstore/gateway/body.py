@@ -9,9 +9,8 @@ from aiohttp import HttpVersion11, web
 from runstore.core.errors import InvalidRequest, PayloadTooLarge, RateLimited
 from runstore.gateway.context import Services
 from runstore.gateway.problems import HttpProblem
-from runstore.gateway.query import unknown
 from runstore.wire.event import check_depth
-from runstore.wire.explain import explain
+from runstore.wire.explain import explain, unknown
 
 _RESERVE_LEAST: Final = 64 * 1024
 _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 
 from runstore.gateway.answers import respond_json
-from runstore.gateway.outputs import OutputView
 from runstore.gateway.problems import CONTENT_TYPE, KINDS, Problem
 from runstore.gateway.route import Param, Reply, Route
+from runstore.wire.views import OutputView
 
 DOCUMENT: Final = web.AppKey("openapi", bytes)
 _REF: Final = "#/components/schemas/{name}"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -12,23 +12,12 @@ from runstore.core.cap import CAP_BYTES
 from runstore.core.errors import OutputNotFound, RunstoreError
 from runstore.core.event import OutputRef
 from runstore.core.run import Run
-from runstore.core.status import Status
 from runstore.gateway.answers import CACHE, CURSOR, JSON, catch_up
 from runstore.gateway.context import CALLER, Services, principal_of, services_of
 from runstore.gateway.headers import matches, read_range
 from runstore.gateway.problems import HttpProblem
 
 _IN_THREAD_FROM_BYTES: Final = 128 * 1024
-
-
-class OutputView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run left behind. `outputs` is any JSON."""
-
-    status: Status
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    outputs: Any
 
 
 class _Outputs(msgspec.Struct):
@@ -85,23 +74,43 @@ async def get_named_output(request: web.Request) -> web.StreamResponse:
     run, ref, cursor = await _load(request, services)
     etag = f'"o-{ref.token.hex()}-{blake2b(name.encode(), digest_size=8).hexdigest()}"'
     headers = {"ETag": etag, CURSOR: cursor, "Cache-Control": CACHE}
+    try:
+        value = await read_named(services, run, ref, name)
+    except OutputNotFound as error:
+        raise _not_found(error, cursor) from None
+    if matches(request, etag):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=value, headers={"Content-Type": JSON, **headers})
+
+
+async def read_named(services: Services, run: Run, ref: OutputRef, name: str) -> bytes:
+    """Read the JSON of one key of a run's `outputs`, whole.
+
+    Raises: OutputNotFound, StoreUnavailable.
+    """
     if ref.output_bytes > CAP_BYTES:
         async with services.big_outputs:
             value = await _pick(services, run, ref, name)
     else:
         value = await _pick(services, run, ref, name)
     if value is None:
-        raise _not_found(f"the run left no output named {name[:60]!r}", cursor)
-    if matches(request, etag):
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=value, headers={"Content-Type": JSON, **headers})
+        raise OutputNotFound(f"the run left no output named {name[:60]!r}")
+    return value
 
 
 async def _pick(services: Services, run: Run, ref: OutputRef, name: str) -> bytes | None:
-    whole = b"".join([piece async for piece in services.store.outputs.read(run.run_id, ref, 0, ref.output_bytes)])
+    whole = await read_whole(services, run, ref)
     if len(whole) < _IN_THREAD_FROM_BYTES:
         return pick(whole, name)
     return await asyncio.to_thread(pick, whole, name)
+
+
+async def read_whole(services: Services, run: Run, ref: OutputRef) -> bytes:
+    """Read the full payload of a run.
+
+    Raises: StoreUnavailable.
+    """
+    return b"".join([piece async for piece in services.store.outputs.read(run.run_id, ref, 0, ref.output_bytes)])
 
 
 def pick(whole: bytes, name: str) -> bytes | None:
@@ -117,18 +126,28 @@ async def _load(request: web.Request, services: Services) -> tuple[Run, OutputRe
     record = await services.resolver.load(principal_of(request), request.match_info["run_id"])
     run = record.run
     cursor = services.cursor_text(run.run_id, seen)
+    try:
+        return run, await find_output(services, run), cursor
+    except OutputNotFound as error:
+        raise _not_found(error, cursor) from None
+
+
+async def find_output(services: Services, run: Run) -> OutputRef:
+    """Find what a run left: where it left none itself, what came after its end.
+
+    Raises: OutputNotFound, StoreUnavailable.
+    """
     ref = run.output
     if ref is None and run.is_terminal:
         fresh = await services.lookup.fresh(run.run_id)
         ref = fresh.run.late_output if fresh is not None else None
     if ref is None:
-        raise _not_found(
-            "the run ended and left no output" if run.is_terminal else "the run has not ended: it has no output yet",
-            cursor,
+        raise OutputNotFound(
+            "the run ended and left no output" if run.is_terminal else "the run has not ended: it has no output yet"
         )
-    return run, ref, cursor
+    return ref
 
 
-def _not_found(detail: str, cursor: str) -> HttpProblem:
+def _not_found(error: OutputNotFound, cursor: str) -> HttpProblem:
     # this too is an answer about a run: the client may wait from here on for what is missing
-    return HttpProblem(OutputNotFound.code, detail, headers={CURSOR: cursor})
+    return HttpProblem(error.code, error.detail, headers={CURSOR: cursor})

@@ -3,11 +3,11 @@
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
-from difflib import get_close_matches
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from runstore.core.errors import InvalidRequest
 from runstore.core.event import MAX_TAG_CHARACTERS, MAX_TAGS
@@ -16,6 +16,7 @@ from runstore.core.principal import Principal
 from runstore.core.status import Status
 from runstore.core.times import from_iso
 from runstore.ports import ListPosition, ListQuery
+from runstore.wire.explain import unknown
 
 MAX_LIMIT: Final = 200
 DEFAULT_LIMIT: Final = 50
@@ -23,6 +24,15 @@ _MAX_TEXT: Final = 200
 _SPACED_OFFSET: Final = re.compile(r"([Tt ]\S+) (\d\d(?::?\d\d)?)$")
 _POSITIONS: Final = msgspec.msgpack.Decoder(ListPosition)
 _PACK: Final = msgspec.msgpack.Encoder()
+
+
+class Queried(Protocol):
+    """What query parameters are read of: a request, or what stands for one."""
+
+    @property
+    def query(self) -> MultiMapping[str]:
+        """The parameters, each as often as it was given."""
+        ...
 
 
 def check_names(request: web.Request, known: Collection[str]) -> None:
@@ -35,14 +45,7 @@ def check_names(request: web.Request, known: Collection[str]) -> None:
             raise InvalidRequest(unknown("query parameter", name, known))
 
 
-def unknown(what: str, name: str, known: Collection[str]) -> str:
-    """Say that a name is not known, and which known one is nearest."""
-    near = get_close_matches(name[:100], known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known)) or 'none'}"
-    return f"unknown {what} {name[:60]!r}: {hint}"
-
-
-def one(request: web.Request, name: str) -> str | None:
+def one(request: Queried, name: str) -> str | None:
     """Read a parameter that may be given once.
 
     Raises: InvalidRequest where it is given more often.
@@ -53,7 +56,7 @@ def one(request: web.Request, name: str) -> str | None:
     return given[0] if given else None
 
 
-def read_limit(request: web.Request) -> int:
+def read_limit(request: Queried) -> int:
     """Read how many runs a page may have.
 
     Raises: InvalidRequest.
@@ -66,7 +69,7 @@ def read_limit(request: web.Request) -> int:
     return int(told)
 
 
-def read_list_query(request: web.Request, principal: Principal) -> ListQuery | None:
+def read_list_query(request: Queried, principal: Principal) -> ListQuery | None:
     """Read the filters of a listing (None: the caller may read nothing of what is asked for).
 
     Raises: InvalidRequest.
@@ -91,7 +94,7 @@ def read_list_query(request: web.Request, principal: Principal) -> ListQuery | N
     return query if projects is None or projects else None
 
 
-def read_position(request: web.Request) -> ListPosition | None:
+def read_position(request: Queried) -> ListPosition | None:
     """Read the cursor of a walk.
 
     Raises: InvalidRequest where no listing gave it.
@@ -134,7 +137,7 @@ def _commit(told: str | None) -> str | None:
     return told
 
 
-def _time(request: web.Request, name: str) -> int | None:
+def _time(request: Queried, name: str) -> int | None:
     told = one(request, name)
     if told is None:
         return None

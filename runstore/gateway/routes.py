@@ -11,17 +11,18 @@ from runstore.gateway.health import Health, get_healthz, get_readyz
 from runstore.gateway.history import RunEvents, get_events
 from runstore.gateway.logs import get_logs
 from runstore.gateway.openapi import get_openapi
-from runstore.gateway.outputs import OutputView, get_named_output, get_output
+from runstore.gateway.outputs import get_named_output, get_output
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
 from runstore.gateway.route import Param, Reply, Route
 from runstore.gateway.run_token import MadeRunToken, RunTokenBody, post_run_token
-from runstore.gateway.runs import RunPage, get_run, list_runs
+from runstore.gateway.runs import get_run, list_runs
 from runstore.gateway.socket import open_socket
-from runstore.gateway.submit import RunBody, post_run
+from runstore.gateway.submit import post_run
 from runstore.gateway.transitions import PublicEvent, Published, post_transition
 from runstore.wire.event import Commit, Tag
+from runstore.wire.request import RunBody
 from runstore.wire.schema import CursorText, ProjectName, RunIdPrefix, TimeText, WholeRunId
-from runstore.wire.views import RunView
+from runstore.wire.views import OutputView, RunPage, RunView
 
 _RUN_ID: Final = Param(
     name="run_id",

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from typing import NamedTuple
 
-import msgspec
 from aiohttp import web
 
 from runstore.core.errors import Forbidden
 from runstore.core.ids import RunId
+from runstore.core.principal import Principal
 from runstore.core.run import Run
 from runstore.gateway.answers import (
     CACHE,
@@ -20,18 +21,18 @@ from runstore.gateway.answers import (
 )
 from runstore.gateway.context import CALLER, Caller, Services, principal_of, services_of
 from runstore.gateway.headers import matches, read_wait
-from runstore.gateway.query import read_limit, read_list_query, read_position, write_position
+from runstore.gateway.query import Queried, read_limit, read_list_query, read_position, write_position
 from runstore.ports import ListPosition, ListQuery
 from runstore.wire.cursor import encode_cursor
-from runstore.wire.schema import CursorText
-from runstore.wire.views import ListedRun, encode, view_listed
+from runstore.wire.views import RunPage, encode, view_listed
 
 
-class RunPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of a listing; `next_cursor` null: there is nothing after it."""
+class Listing(NamedTuple):
+    """What is listed, and from where (`query` None: the caller may read nothing of it)."""
 
-    runs: tuple[ListedRun, ...]
-    next_cursor: CursorText | None
+    query: ListQuery | None
+    limit: int
+    position: ListPosition | None
 
 
 async def get_run(request: web.Request) -> web.StreamResponse:
@@ -84,21 +85,36 @@ def _recheck_in(services: Services, caller: Caller) -> float:
 async def list_runs(request: web.Request) -> web.StreamResponse:
     """Answer with a page of runs, newest first."""
     services, principal = services_of(request), principal_of(request)
-    if principal.run_id is not None:
-        raise Forbidden("a run token is for one run: it lists nothing")
-    query = read_list_query(request, principal)
-    limit, position = read_limit(request), read_position(request)
+    listing = read_listing(request, principal)
     await catch_up(request, services)
     cursor = encode_cursor(services.tail.whole_cursor())
-    runs: list[Run] = []
-    after: ListPosition | None = None
-    if query is not None:
-        runs, after = await _page(services, query, position, limit)
-    page = RunPage(
-        runs=tuple(view_listed(run) for run in runs), next_cursor=write_position(after) if after is not None else None
-    )
+    page = await load_page(services, listing)
     # a client that was sent an over-long header would take nothing of the answer
     return respond_json(encode(page), headers={CURSOR: cursor} if len(cursor) <= MAX_HEADER_CHARACTERS else {})
+
+
+def read_listing(asked: Queried, principal: Principal) -> Listing:
+    """Read what is to be listed.
+
+    Raises: Forbidden, InvalidRequest.
+    """
+    if principal.run_id is not None:
+        raise Forbidden("a run token is for one run: it lists nothing")
+    return Listing(read_list_query(asked, principal), read_limit(asked), read_position(asked))
+
+
+async def load_page(services: Services, listing: Listing) -> RunPage:
+    """Load one page of a listing.
+
+    Raises: StoreUnavailable.
+    """
+    runs: list[Run] = []
+    after: ListPosition | None = None
+    if listing.query is not None:
+        runs, after = await _page(services, listing.query, listing.position, listing.limit)
+    return RunPage(
+        runs=tuple(view_listed(run) for run in runs), next_cursor=write_position(after) if after is not None else None
+    )
 
 
 async def _page(

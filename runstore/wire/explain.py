@@ -1,7 +1,8 @@
 """What a decoder found wrong, in a sentence that says what to mend."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final
 
 from runstore.core.event import MAX_JSON_DEPTH
@@ -33,6 +34,13 @@ def explain(error: Exception, text: bytes) -> str:
     if said == "Input data was truncated":
         return r"it ends in the middle of a value, or with half of a surrogate pair such as \ud800"
     return (_explain_number(said, text) or _explain_choice(said) or said)[:_MOST_CHARACTERS]
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> str:
+    """Say that a name is not known, and which known one is nearest."""
+    near = get_close_matches(name[:100], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known)) or 'none'}"
+    return f"unknown {what} {name[:60]!r}: {hint}"
 
 
 def _explain_number(said: str, text: bytes) -> str | None:

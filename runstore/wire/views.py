@@ -1,13 +1,13 @@
 """Runs as the outside sees them: the ten fields in their order, the items of a listing, the items of a history."""
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 from runstore.core.times import to_iso
-from runstore.wire.schema import RunIdText, TimeText
+from runstore.wire.schema import CursorText, RunIdText, TimeText
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,16 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
 
 
+class OutputView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run left behind. `outputs` is any JSON."""
+
+    status: Status
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    outputs: Any
+
+
 class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a listing: without its output, with when it was created and its tags."""
 
@@ -39,6 +49,13 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
     created_at: TimeText
     tags: tuple[str, ...]
+
+
+class RunPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a listing; `next_cursor` null: there is nothing after it."""
+
+    runs: tuple[ListedRun, ...]
+    next_cursor: CursorText | None
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "Services": {
         "gateway": ("services:gateway", "Serve HTTP and websockets."),
         "projector": ("services:projector", "Fold events into runs, and end the runs of lost workers."),
+        "mcp": ("mcp:mcp", "Serve the tools for agents over stdin and stdout (MCP)."),
         "worker": ("services:worker", "Execute runs of the projects of runstore.toml."),
     },
     "Operation": {

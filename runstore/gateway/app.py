@@ -16,6 +16,7 @@ from runstore.gateway.cors import let_read
 from runstore.gateway.credentials import Credentials
 from runstore.gateway.door import Outermost, door, guard
 from runstore.gateway.jwt_config import JwtConfig, JwtTiming
+from runstore.gateway.mcp import install_mcp
 from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
 from runstore.gateway.readiness import Readiness
@@ -199,6 +200,7 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app.on_response_prepare.append(let_read)
     install_streams(app)
+    install_mcp(app)
     app[DOCUMENT] = describe(ROUTES, _version())
     resources: dict[str, web.Resource] = {}
     for route in ROUTES:

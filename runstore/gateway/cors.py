@@ -14,7 +14,8 @@ from runstore.gateway.context import SERVICES
 _BEFOREHAND: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
     "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Prefer, Range"
+        "Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Mcp-Method, Mcp-Name,"
+        " MCP-Protocol-Version, Prefer, Range"
     ),
     "Access-Control-Max-Age": "600",
 }

@@ -10,6 +10,7 @@ from runstore.gateway.cancel import post_cancel
 from runstore.gateway.health import Health, get_healthz, get_readyz
 from runstore.gateway.history import RunEvents, get_events
 from runstore.gateway.logs import get_logs
+from runstore.gateway.mcp import McpMessage, post_mcp
 from runstore.gateway.openapi import get_openapi
 from runstore.gateway.outputs import get_named_output, get_output
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
@@ -255,6 +256,18 @@ ROUTES: Final[tuple[Route, ...]] = (
         ),
         replies=(Reply(status=101, description="Messages follow.", media=None),),
         problems=("upgrade_required",),
+    ),
+    Route(
+        method="POST",
+        path="/mcp",
+        handler=post_mcp,
+        summary="Give an agent its tools: the Model Context Protocol, streamable HTTP without sessions.",
+        body=McpMessage,
+        replies=(
+            Reply(status=200, description="A message, or a stream of them.", stream="text/event-stream"),
+            Reply(status=202, description="A notification was taken.", media=None),
+        ),
+        problems=("not_found", *_BODY),
     ),
     Route(
         method="GET",

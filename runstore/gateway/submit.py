@@ -107,9 +107,7 @@ def check(body: RunBody, max_inputs_bytes: int, traceparent: str | None = None) 
 
 
 def _inputs(body: RunBody, max_bytes: int) -> bytes:
-    if body.inputs is not None and body.parameters is not None:
-        raise InvalidRequest("parameters is another name of inputs: give one of them")
-    compact = _COMPACT.encode(body.inputs or body.parameters or {})
+    compact = _COMPACT.encode(body.given_inputs or {})
     if len(compact) > max_bytes:
         raise PayloadTooLarge(f"inputs of {len(compact)} bytes are over the limit of {max_bytes}")
     return compact

@@ -1,0 +1,28 @@
+"""`runstore mcp`."""
+
+from pathlib import Path
+
+from runstore.cli.exits import Trouble
+from runstore.cli.journal import to_stderr
+from runstore.cli.signals import run_until_asked
+from runstore.cli.target import Config, Token, Url, connect
+
+NOT_INSTALLED = "MCP is an extra of its own: pip install 'runstore[mcp]'"
+
+
+def mcp(*, url: Url = None, token: Token = None, config: Config = None) -> int:
+    """Serve the tools for agents over stdin and stdout, at a gateway. An agent host starts this; it ends with stdin."""
+    run_until_asked(lambda: _serve(url, token, config))
+    return 0
+
+
+async def _serve(url: str | None, token: str | None, config: Path | None) -> None:
+    try:
+        from runstore.mcp.stdio import serve
+    except ImportError:
+        raise Trouble(NOT_INSTALLED) from None
+    from runstore.client.mcp_port import ClientPort
+
+    to_stderr()
+    async with connect(url, token, config) as client:
+        await serve(ClientPort(client))

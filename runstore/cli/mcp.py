@@ -1,10 +1,11 @@
 """`runstore mcp`."""
 
+import asyncio
+import signal
 from pathlib import Path
 
 from runstore.cli.exits import Trouble
 from runstore.cli.journal import to_stderr
-from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config, Token, Url, connect
 
 NOT_INSTALLED = "MCP is an extra of its own: pip install 'runstore[mcp]'"
@@ -12,7 +13,10 @@ NOT_INSTALLED = "MCP is an extra of its own: pip install 'runstore[mcp]'"
 
 def mcp(*, url: Url = None, token: Token = None, config: Config = None) -> int:
     """Serve the tools for agents over stdin and stdout, at a gateway. An agent host starts this; it ends with stdin."""
-    run_until_asked(lambda: _serve(url, token, config))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # there is nothing to give back, and a read of stdin cannot be broken off
+        signal.signal(number, signal.SIG_DFL)
+    asyncio.run(_serve(url, token, config))
     return 0
 
 

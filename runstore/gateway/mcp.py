@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 
 from runstore.core.event import MAX_JSON_DEPTH
 from runstore.gateway.answers import JSON
@@ -19,6 +20,7 @@ from runstore.gateway.context import CALLER, SERVICES, services_of
 from runstore.gateway.headers import read_trace
 from runstore.gateway.mcp_port import GatewayPort
 from runstore.gateway.problems import HttpProblem
+from runstore.gateway.sse import EVENT_STREAM
 from runstore.wire.event import check_depth
 from runstore.wire.explain import explain
 
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
     from runstore.mcp.http import Exchange, Message
 
 NOT_INSTALLED: Final = "this gateway has no MCP: install it with the extra, pip install 'runstore[mcp]'"
-_AROUND_ARGUMENTS: Final = 2
-"""Levels that a message has around the arguments of a tool."""
+_AROUND_ARGUMENTS: Final = 8
+"""Levels that a message may have beyond those of a tool's arguments: two are needed, and with some more the tool itself
+says what is too deep."""
 
-_OURS: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_OURS: Final = ("Connection", "Content-Length", "Transfer-Encoding")
 """Headers that are aiohttp's to write."""
+
+
+_TYPE: Final = b"content-type"
 
 
 class McpMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,25 +133,34 @@ class _Answer:
     async def send(self, message: "Message") -> None:
         if message["type"] == "http.response.start":
             self._start = message
+            if self._headers()["Content-Type"].startswith(EVENT_STREAM):
+                await self._open()
             return
         body, is_last = message.get("body", b""), not message.get("more_body", False)
         if self.response is None and is_last:
             self.response = web.Response(body=body, status=self._start["status"], headers=self._headers())
             return
-        if self.response is None:
-            self.response = web.StreamResponse(status=self._start["status"], headers=self._headers())
-            await self.response.prepare(self._request)
+        stream = self.response or await self._open()
         if body:
-            await self.response.write(body)
+            await stream.write(body)
         if is_last:
-            await self.response.write_eof()
+            await stream.write_eof()
 
-    def _headers(self) -> dict[str, str]:
-        told = {name.decode(): value.decode("latin-1") for name, value in self._start["headers"] if name not in _OURS}
-        return {"Cache-Control": "no-store", **told}
+    async def _open(self) -> web.StreamResponse:
+        self.response = web.StreamResponse(status=self._start["status"], headers=self._headers())
+        await self.response.prepare(self._request)
+        return self.response
+
+    def _headers(self) -> CIMultiDict[str]:
+        told = CIMultiDict({"Content-Type": JSON, "Cache-Control": "no-store"})
+        told.update({name.decode(): value.decode("latin-1") for name, value in self._start["headers"]})
+        for name in _OURS:
+            told.popall(name, None)
+        return told
 
 
 def _scope(request: web.Request) -> "Message":
+    told = [(name.lower(), value) for name, value in request.raw_headers]
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -156,7 +171,8 @@ def _scope(request: web.Request) -> "Message":
         "raw_path": request.raw_path.partition("?")[0].encode(),
         "query_string": request.rel_url.raw_query_string.encode(),
         "root_path": "",
-        "headers": [(name.lower(), value) for name, value in request.raw_headers],
+        # what the door takes for JSON, the SDK is to take for JSON too
+        "headers": [*((name, value) for name, value in told if name != _TYPE), (_TYPE, JSON.encode())],
         "client": None,
         "server": None,
     }

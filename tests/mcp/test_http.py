@@ -1,5 +1,6 @@
 """`POST /mcp` as a request like any other: credentials, origins, limits, and what is no message."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from runstore.core.principal import Scope
 from tests.gateway.builders import ADMIN, Reply, site_over
 from tests.gateway.builders import Site as Gateways
 from tests.mcp.agents import RUN_FIELDS
+from tests.waiting import happens
 
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 
@@ -294,3 +296,25 @@ def test_the_readmes_install_has_the_extra() -> None:
     ]
 
     assert "runstore[mcp]" in extras["embedded"]
+
+
+@pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
+async def test_nothing_goes_on_here_for_an_agent_that_hung_up(gateways: Gateways, era: str) -> None:
+    run_id = await gateways.publish()
+    hub = gateways.gateway.services.tail.hub
+    body = call("get_run", run_id=run_id, wait_s=50)
+    headers = {"MCP-Protocol-Version": era}
+    if era == "2026-07-28":
+        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "get_run"}
+        body["params"]["_meta"] = {
+            "io.modelcontextprotocol/protocolVersion": era,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+
+    asking = asyncio.create_task(post(gateways, body, headers=headers))
+    await happens(lambda: hub.interests == 1)
+    asking.cancel()
+    await happens(lambda: hub.interests == 0)
+
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert "mcp-progress" not in names

@@ -6,10 +6,10 @@ _SAMPLED_OR_NOT = 0xFF
 def current_traceparent() -> str | None:
     """Return the W3C traceparent of the current span, or None where there is no valid one."""
     try:
-        from opentelemetry import trace
+        from opentelemetry.trace.propagation import get_current_span
     except ImportError:
         return None
-    context = trace.get_current_span().get_span_context()
+    context = get_current_span().get_span_context()
     if not context.is_valid:
         return None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & _SAMPLED_OR_NOT:02x}"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -146,6 +146,18 @@ def connect(
     return StoreClient(pool)
 
 
+def address_of(url: str) -> str | None:
+    """Name the server and database that a URL leads to, without user and password; None where it leads nowhere."""
+    try:
+        told: dict[str, Any] = dict(parse_url(url))
+        scheme, database = urlsplit(url).scheme, int(told.get("db") or 0)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    if scheme == "unix":
+        return f"unix://{told.get('path', '')}" + (f"?db={database}" if database else "")
+    return f"{scheme}://{told.get('host', 'localhost')}:{told.get('port', 6379)}/{database}"
+
+
 def _check_address(port: int | None, path: str) -> None:
     if port == 0:
         raise ValueError("its port is 0")
@@ -199,6 +211,22 @@ class Script:
             return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await client.execute_command("EVAL", self.lua, len(keys), *keys, *args)
+
+    async def run_each(
+        self,
+        client: StoreClient,
+        calls: Sequence[tuple[Sequence[bytes | str], Sequence[bytes | str | int]]],
+    ) -> list[Any]:
+        """Run the script for each pair of keys and arguments in one round trip; what fails by itself is an error there.
+
+        Raises: StoreUnavailable where none is known to have run.
+        """
+        pipe = client.pipeline(transaction=False)
+        pipe.execute_command("SCRIPT LOAD", self.lua)
+        for keys, args in calls:
+            pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        _, *replies = await pipe.execute(raise_on_error=False)
+        return replies
 
 
 class Connections:

@@ -13,13 +13,13 @@ from hashlib import sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from runstore.publish.config import PublisherConfig
-from runstore.publish.spool import SUFFIX, Spool, head_of
-from runstore.wire.spool import read_records
+from runstore.publish.spool import Spool
+from runstore.publish.spool_file import SUFFIX, head_of
+from runstore.wire.spool import MOST_LABEL_BYTES, read_records
 
 _LOG: Final = logging.getLogger("runstore.publish")
 
@@ -35,12 +35,13 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spool_root(config: PublisherConfig) -> Path:
-    """Return the folder that holds the spools for every store."""
+    """Return the folder that holds the spools for every store; a user without a home has one beneath /var/tmp."""
     told = config.spool_dir or os.environ.get("RUNSTORE_SPOOL_DIR")
-    if told:
-        return Path(told).expanduser()
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    return Path(state) / "runstore" / "spool"
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = os.path.expanduser(told or os.path.join(state, "runstore", "spool"))
+    if folder.startswith("~"):
+        folder = f"/var/tmp/runstore-{os.geteuid()}/spool"  # noqa: S108 - others may write there, but we adopt only ours
+    return Path(folder).absolute()  # the program may go elsewhere later
 
 
 def spool_for(redis_url: str, config: PublisherConfig) -> Spool:
@@ -53,7 +54,7 @@ def spool_for(redis_url: str, config: PublisherConfig) -> Spool:
 def waiting(folder: Path) -> Iterator[Waiting]:
     """Say what waits in a folder and those beneath it; nothing is changed."""
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
-        with suppress(OSError), open(path, "rb") as file:
+        with suppress(OSError), open(path, "rb", opener=_open_at_once) as file:
             head = head_of(file.fileno())
             size = os.fstat(file.fileno()).st_size
             if head is None or size <= head.delivered:
@@ -89,13 +90,13 @@ def _is_held(fd: int) -> bool:
     return False
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # something else of that name might wait for its other end
+
+
 def _label(redis_url: str) -> str:
-    """Name a store by its address, without user, password and options."""
-    try:
-        parts = urlsplit(redis_url)
-        if parts.scheme == "unix":
-            return f"unix://{parts.path}"
-        database = parts.path.strip("/") or "0"
-        return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}/{database}"
-    except ValueError:
-        return "an address that cannot be read"
+    """Name a store by its address, without user and password."""
+    from runstore.adapters.connection import address_of
+
+    label = address_of(redis_url) or "an address that cannot be read"
+    return label.encode()[:MOST_LABEL_BYTES].decode("utf-8", "ignore")

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runstore.core.ids import RunId
 from runstore.publish.config import PublisherConfig
 from runstore.publish.spool import Spool, SpoolFailed
-from runstore.publish.spools import abandoned, spool_for, waiting
+from runstore.publish.spools import abandoned, spool_for, spool_root, waiting
 from runstore.wire.spool import decode_head, encode_head, encode_record, read_records
 
 MIB = 1024 * 1024
 URL = "redis://127.0.0.1:6379"
+A = RunId("aaaaaaaa-0000-4000-8000-000000000000")
 
 
 @pytest.fixture
@@ -174,22 +176,125 @@ def test_what_was_delivered_makes_room(folder: Path) -> None:
     assert heard + all_of(spool) == told
 
 
-def test_a_disk_that_takes_no_more_leaves_a_whole_spool(folder: Path) -> None:
-    spool = a_spool(folder)
-    spool.append([b"kept"])
-    size = only_file(folder).stat().st_size
+@contextmanager
+def disk_that_takes(most_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     usual = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
     try:
-        with pytest.raises(SpoolFailed, match="cannot be written"):
-            spool.append([b"x" * 1000])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, usual)
 
+
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def test_a_disk_that_takes_no_more_leaves_a_whole_spool(folder: Path) -> None:
+    spool = a_spool(folder)
+    spool.append([b"kept"])
+    with disk_that_takes(only_file(folder).stat().st_size + 100), pytest.raises(SpoolFailed, match="cannot be written"):
+        spool.append([b"x" * 1000])
+
     spool.append([b"later"])
     assert all_of(spool) == [b"kept", b"later"]
+
+
+@pytest.mark.parametrize("takes_bytes", [0, 10])
+def test_a_disk_that_took_no_beginning_costs_nothing_that_comes_later(folder: Path, takes_bytes: int) -> None:
+    spool = a_spool(folder)
+    with disk_that_takes(takes_bytes), pytest.raises(SpoolFailed, match="cannot be written"):
+        spool.append([b"lost"])
+    spool.append([b"later"])
+    spool.close()
+
+    (found,) = abandoned(folder)
+
+    assert all_of(found) == [b"later"]
+    assert not list(folder.iterdir())
+
+
+def test_a_disk_that_is_full_keeps_nothing_from_being_delivered(folder: Path) -> None:
+    spool = a_spool(folder, most_bytes=10_000)
+    told = [b"%100d" % number for number in range(80)]
+    spool.append(told)
+    heard: list[bytes] = []
+    before = open_files()
+
+    with disk_that_takes(100):
+        for _ in range(5):
+            batch = spool.read(12, MIB)
+            heard += batch.events
+            spool.advance(batch)
+
+    assert open_files() == before
+    assert [path.suffix for path in folder.iterdir()] == [".spool"]
+    spool.append([b"more"])
+    assert heard + all_of(spool) == [*told, b"more"]
+
+
+def test_what_a_crash_left_half_made_goes_with_the_file_that_it_was_to_replace(folder: Path) -> None:
+    with dead_process(folder, b"1") as path:
+        path.with_suffix(".new").write_bytes(b"RUNSPOOL, and then the power went")
+
+        (found,) = abandoned(folder)
+
+        assert all_of(found) == [b"1"]
+        assert not list(folder.iterdir())
+
+
+def test_what_is_refused_holds_up_nothing_and_keeps_its_order(folder: Path) -> None:
+    spool = a_spool(folder, most_bytes=100)
+    spool.append([b"a1", b"b1", b"b2", b"a2", b"b3"])
+
+    spool.advance(spool.read(1, MIB), {0: A})
+    spool.append([b"a3"])
+    rest = spool.read(100, MIB)
+
+    assert (rest.events, spool.aside) == ([b"b1", b"b2", b"a2", b"b3", b"a3"], {A})
+    spool.advance(rest, {2: A, 4: A})
+    assert not spool.aside
+    assert all_of(spool, at_once=2) == [b"a1", b"a2", b"a3"]
+    assert not list(folder.iterdir())
+
+
+def test_what_was_delivered_beside_what_is_refused_makes_room(folder: Path) -> None:
+    spool = a_spool(folder, most_bytes=1000)
+    told = [b"a1", b"a2"]
+    spool.append(told)
+    spool.advance(spool.read(2, MIB), {0: A, 1: A})
+
+    for number in range(100):
+        spool.append([b"%100d" % number])
+        while (batch := spool.read(2, MIB)).events[0] in told:
+            spool.advance(batch, {index: A for index, event in enumerate(batch.events) if event in told})
+        spool.advance(batch)
+
+    assert only_file(folder).stat().st_size < 2000
+    assert all_of(spool) == told
+
+
+def test_what_was_delivered_beside_what_is_refused_is_not_left_to_others(folder: Path) -> None:
+    spool = a_spool(folder)
+    spool.append([b"a1", b"b1", b"a2", b"b2"])
+    spool.advance(spool.read(3, MIB), {0: A, 2: A})
+    spool.close()
+
+    (found,) = abandoned(folder)
+
+    assert all_of(found) == [b"a1", b"a2", b"b2"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_nobody_sends_what_another_user_put_there(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with dead_process(folder, b"1") as path:
+        os.chown(path, 54321, 54321)
+
+        assert not list(abandoned(folder))
+        assert "spool_not_adopted" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -208,6 +313,49 @@ def test_what_waits_can_be_seen_without_touching_it(folder: Path) -> None:
 
         assert seen == {("redis://127.0.0.1:6379/0", 2, 5, False), ("redis://127.0.0.1:6379/0", 1, 1, True)}
         assert len(list(abandoned(folder))) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("redis://127.0.0.1:6379?db=1", "redis://127.0.0.1:6379?db=2"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+        ("redis://?host=a", "redis://?host=b"),
+    ],
+)
+def test_what_waits_for_one_database_is_never_sent_to_another(one: str, other: str) -> None:
+    config = PublisherConfig()
+
+    assert spool_for(one, config).folder != spool_for(other, config).folder
+
+
+def test_a_folder_stays_where_it_is_when_the_program_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spool = spool_for(URL, PublisherConfig(spool_dir="spool"))
+    monkeypatch.chdir("/")
+
+    spool.append([b"1"])
+
+    assert only_file(tmp_path / "spool")
+    assert all_of(spool) == [b"1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that nobody knows")
+def test_a_user_without_a_home_has_a_spool_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    child = os.fork()
+    if child == 0:
+        os.setuid(54321)
+        try:
+            os._exit(0 if spool_root(PublisherConfig()).is_absolute() else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_each_store_has_a_folder_of_its_own_whatever_the_password(tmp_path: Path) -> None:

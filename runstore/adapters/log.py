@@ -1,6 +1,6 @@
 """The event streams, and each partition's epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from secrets import token_bytes
 from typing import Final
 
@@ -21,7 +21,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 1 then
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'nonce', '', 'n', '0', 'entry', '0-0')
 return ARGV[1]
 """)
-
+_KEY_IS_BAD: Final = ("WRONGTYPE", "exhausted the last possible ID")
+"""What says that one key takes nothing though the server is well: it is of another type, or its ids are used up."""
+_LOST: Final = "partition %d has lost its cursor: a projector will mend it"
 
 LOG_END: Final = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
@@ -40,10 +42,16 @@ def parse_entry_id(text: bytes) -> EntryId:
     return EntryId(int(ms), int(seq or 0))
 
 
-def _entry_or_refusal(reply: bytes | Exception) -> EntryId | StoreUnavailable:
-    if isinstance(reply, Exception):
-        return StoreUnavailable(f"Redis did not do as asked: {str(reply)[:200]}")
-    return parse_entry_id(reply)
+def _refusal(reply: Exception) -> StoreUnavailable:
+    """Return why one partition takes nothing. Raises: StoreUnavailable where it is the server that does not."""
+    refusal = StoreUnavailable(f"Redis did not do as asked: {str(reply)[:200]}")
+    if not _is_of_key(reply):
+        raise refusal from reply
+    return refusal
+
+
+def _is_of_key(error: BaseException | None) -> bool:
+    return any(sign in str(error) for sign in _KEY_IS_BAD)
 
 
 class RedisLog:
@@ -77,22 +85,27 @@ class RedisLog:
         return parse_entry_id(replies[0])
 
     async def append_many(self, events: Sequence[tuple[RunId, bytes]]) -> list[EntryId | StoreUnavailable]:
-        """Append events in one round trip, in order; an error stands for one that the server refused by itself.
+        """Append events in one round trip, in order; an error stands for one whose stream takes nothing.
 
         Raises: StoreUnavailable where none is known to be there; any may be there all the same.
         """
         if len(events) == 1:
-            return [await self.append(*events[0])]
+            try:
+                return [await self.append(*events[0])]
+            except StoreUnavailable as error:
+                if not _is_of_key(error.__cause__):
+                    raise
+                return [error]
         pipe = self._client.pipeline(transaction=False)
         for run_id, event in events:
             pipe.execute_command("XADD", self._meta.keys_of(run_id).events, "*", "event", event)
         self._safety.add_wait(pipe)
         replies = await pipe.execute(raise_on_error=False)
+        found = [
+            _refusal(reply) if isinstance(reply, Exception) else parse_entry_id(reply)
+            for reply in replies[: len(events)]
+        ]
         self._safety.check_wait(replies)
-        found = [_entry_or_refusal(reply) for reply in replies[: len(events)]]
-        refusals = [each for each in found if isinstance(each, StoreUnavailable)]
-        if len(refusals) == len(found):
-            raise refusals[0]
         return found
 
     async def epoch(self, partition: int) -> bytes:
@@ -103,5 +116,18 @@ class RedisLog:
         keys = self._meta.keys[partition]
         epoch: bytes = await _FOUND.run(self._client, [keys.cursor, keys.feed], [token_bytes(EPOCH_BYTES)])
         if not epoch:
-            raise StoreUnavailable(f"partition {partition} has lost its cursor: a projector will mend it")
+            raise StoreUnavailable(_LOST % partition)
         return epoch
+
+    async def epochs(self, partitions: Collection[int]) -> dict[int, bytes | StoreUnavailable]:
+        """Return the epochs of several partitions in one round trip; an error stands for what `epoch` would raise.
+
+        Raises: StoreUnavailable where the server does not answer.
+        """
+        keys = [self._meta.keys[partition] for partition in partitions]
+        calls = [([each.cursor, each.feed], [token_bytes(EPOCH_BYTES)]) for each in keys]
+        found: dict[int, bytes | StoreUnavailable] = {}
+        for partition, reply in zip(partitions, await _FOUND.run_each(self._client, calls), strict=True):
+            known = _refusal(reply) if isinstance(reply, Exception) else reply
+            found[partition] = known or StoreUnavailable(_LOST % partition)
+        return found

@@ -59,6 +59,12 @@ class RedisOutputs:
         await self.write_parts(run_id, parts)
         return parts.ref
 
+    async def write_each(self, outputs: Sequence[tuple[RunId, bytes]]) -> list[OutputRef]:
+        """Write several whole outputs as `write` does, those that are small in one round trip."""
+        parts = [await prepare(output, token_bytes(TOKEN_BYTES)) for _, output in outputs]
+        await self.write_many([(run_id, part) for (run_id, _), part in zip(outputs, parts, strict=True)])
+        return [part.ref for part in parts]
+
     async def write_parts(self, run_id: RunId, parts: Parts) -> None:
         """Write what `prepare` made ready; a part that is there already stays as it is."""
         keys, packed_id, token = self._meta.keys_of(run_id), to_bytes(run_id), parts.ref.token

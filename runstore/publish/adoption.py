@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Final
 
-from runstore.core.errors import RunstoreError
-from runstore.publish.delivery import Delivery
+from runstore.core.errors import RunstoreError, StoreUnavailable
+from runstore.publish.delivery import Delivery, Refused
 from runstore.publish.spool import Spool, off_loop
 
 LOOK_S: Final = 30.0
@@ -34,20 +34,30 @@ class Adoption:
 
     async def deliver_all(self) -> bool:
         """Deliver whatever was abandoned; false where some of it cannot be delivered now, and is left for later."""
-        found = self._find()
+        found, is_all = self._find(), True
         while (spool := await off_loop(next, found, None)) is not None:
             with closing(spool):
                 try:
-                    while not spool.is_empty:
-                        await self._delivery.send_waiting(spool)
+                    await self._deliver(spool)
                 except (RunstoreError, OSError) as error:
-                    self._look_at = 0.0
+                    is_all = False
                     _LOG.warning("spool_left", extra={"reason": str(error)[:200]})
-                    return False
-        return True
+                    if isinstance(error, StoreUnavailable) and not isinstance(error, Refused):
+                        self._look_at = 0.0  # when it answers again, it is back
+                        break
+        return is_all
 
-    async def stop(self) -> None:
-        """Stop; what was not delivered stays where it is."""
+    async def _deliver(self, spool: Spool) -> None:
+        while not spool.is_empty:
+            try:
+                await self._delivery.send_waiting(spool)
+            except Refused:
+                if not spool.aside:  # everything that waits had its turn
+                    raise
+
+    async def stop(self, within_s: float) -> None:
+        """Stop, as soon as what was found is delivered or the time is over; the rest stays where it is."""
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=within_s)
             self._task.cancel()
             await asyncio.wait({self._task})

@@ -13,6 +13,7 @@ nothing.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -66,9 +67,13 @@ class Courier:
         self._queued_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
+        self._entrance = asyncio.Lock()
         self._keeping = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._spool_failures = 0
+        self._ending = asyncio.Event()
         self._closed = False
         if spool.is_empty:
             self._drained.set()
@@ -80,19 +85,17 @@ class Courier:
 
         Raises: StoreUnavailable.
         """
-        while not self._room.is_set() and not self._closed:
-            await self._room.wait()
-        if self._closed:
-            raise StoreUnavailable("the publisher was closed")
-        loop = asyncio.get_running_loop()
-        size = len(event.output or b"")
-        until = loop.time() + self._config.timeout_s + size / BYTES_A_SECOND
-        parcel = _Parcel(event=event, size=size + _EVENT_BYTES, until=until, done=loop.create_future())
-        self._queue.append(parcel)
-        self._weigh(parcel.size)
+        async with self._entrance:  # whoever came first is the first to find room
+            while not self._room.is_set() and not self._closed:
+                await self._room.wait()
+            if self._closed:
+                raise StoreUnavailable("the publisher was closed")
+            parcel = self._parcel(event)
+            self._queue.append(parcel)
+            self._weigh(parcel.size)
         self.begin()
         if self._keeper is None and not self._spool.is_empty:
-            self._keeper = loop.create_task(self._keep_what_comes())
+            self._keeper = asyncio.get_running_loop().create_task(self._keep_what_comes())
         return await asyncio.shield(parcel.done)
 
     def begin(self) -> None:
@@ -114,10 +117,13 @@ class Courier:
             raise StoreUnavailable(f"the store did not acknowledge all events within {timeout_s:g} s") from None
 
     async def close(self) -> None:
-        """Send what is left, for a bounded time, and spool the rest. May be called twice."""
+        """Send what is left, for a bounded time, and spool the rest. May be called twice.
+
+        What is safe in the spool is not waited for longer than for one answer of a store that is away.
+        """
+        self._ending.set()
         if self._pump is not None:
-            most_s = self._config.timeout_s if self._spool.is_empty else self._config.patience_s
-            await asyncio.wait({self._pump}, timeout=most_s)
+            await asyncio.wait({self._pump}, timeout=self._config.timeout_s)
         self._closed = True
         self._room.set()
         if self._keeper is not None:
@@ -125,10 +131,10 @@ class Courier:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait({self._pump})
-        await self.adoption.stop()
+        self._keep_now()  # a pump that was cancelled before it began has not
+        await self.adoption.stop(self._config.patience_s)
 
     async def _pump_all(self) -> None:
-        failures = 0
         try:
             while True:
                 try:
@@ -143,11 +149,13 @@ class Courier:
                         await self._send(batch)
                     else:
                         return
-                    failures = 0
+                    self._failures = 0
                     self.adoption.look()
                 except Exception as error:  # noqa: BLE001 - whatever it was, the events are still here and must go
-                    failures += 1
-                    await self._put_off(error, failures)
+                    self._tell_trouble(error)
+                    if self._ending.is_set() and not self._queue:
+                        return
+                    await self._pause()
         except asyncio.CancelledError:
             self._keep_now()
             raise
@@ -170,14 +178,15 @@ class Courier:
             raise
         finally:
             self._on_its_way = []
-        refused = []
+        refused: list[tuple[_Parcel, StoreUnavailable]] = []
         for parcel, result in zip(batch, results, strict=True):
             if isinstance(result, StoreUnavailable):
-                refused.append(parcel)
+                refused.append((parcel, result))
             else:
                 parcel.settle(result)
         if refused:
-            await self._keep(refused)
+            await self._keep([parcel for parcel, _ in refused])
+            raise refused[0][1]
 
     async def _keep(self, parcels: Sequence[_Parcel]) -> None:
         """Spool parcels that were not sent, and whatever came behind them."""
@@ -209,6 +218,8 @@ class Courier:
     async def _keep_all(self) -> bool:
         """Spool all that is queued; false where the spool cannot keep it. Needs: `_keeping`."""
         parcels = self._take_all()
+        if not parcels:
+            return True
         try:
             await off_loop(self._spool.append, [encode_event(parcel.event) for parcel in parcels])
         except BaseException as error:
@@ -217,6 +228,7 @@ class Courier:
                 raise
             self._tell_failure(error)
             return False
+        self._spool_failures = 0
         self._drained.clear()
         for parcel in parcels:
             parcel.settle(None)
@@ -237,11 +249,7 @@ class Courier:
             for parcel in parcels:
                 parcel.settle(None)
 
-    async def _put_off(self, error: Exception, failures: int) -> None:
-        if failures & (failures - 1) == 0:  # 1, 2, 4, 8 …
-            known = isinstance(error, RunstoreError)
-            extra = {"failures": failures, "queued": len(self._queue), "reason": str(error)[:200]}
-            _LOG.warning("publish_put_off", extra=extra, exc_info=None if known else error)
+    async def _pause(self) -> None:
         now = asyncio.get_running_loop().time()
         for parcel in [parcel for parcel in self._queue if parcel.until <= now or parcel.done.done()]:
             self._queue.remove(parcel)
@@ -251,8 +259,14 @@ class Courier:
                     f"no acknowledgement within {self._config.timeout_s:g} s; a repeat of the event does no harm"
                 )
             )
-        longest = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(failures, 20))
-        await asyncio.sleep(random.uniform(longest / 4, longest))  # noqa: S311 - spreads load only
+        longest = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(self._failures, 20))
+        pause_s = random.uniform(longest / 4, longest)  # noqa: S311 - spreads load only
+        if self._ending.is_set():
+            await asyncio.sleep(pause_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._ending.wait()
 
     def _next_batch(self) -> list[_Parcel]:
         batch: list[_Parcel] = []
@@ -283,6 +297,25 @@ class Courier:
         else:
             self._room.clear()
 
+    def _parcel(self, event: Event) -> _Parcel:
+        loop = asyncio.get_running_loop()
+        size = _EVENT_BYTES + len(event.output or b"") + len(event.error_message or "")
+        until = loop.time() + self._config.timeout_s + size / BYTES_A_SECOND
+        return _Parcel(event=event, size=size, until=until, done=loop.create_future())
+
+    def _tell_trouble(self, error: Exception) -> None:
+        self._failures += 1
+        if _is_worth_telling(self._failures):
+            known = isinstance(error, RunstoreError)
+            extra = {"failures": self._failures, "queued": len(self._queue), "reason": str(error)[:200]}
+            _LOG.warning("publish_put_off", extra=extra, exc_info=None if known else error)
+
     def _tell_failure(self, error: SpoolFailed) -> None:
-        if self._config.spool_bytes:
-            _LOG.error("spool_failed", extra={"reason": error.detail, "queued": len(self._queue)})
+        self._spool_failures += 1
+        if self._config.spool_bytes and _is_worth_telling(self._spool_failures):
+            extra = {"failures": self._spool_failures, "reason": error.detail, "queued": len(self._queue)}
+            _LOG.error("spool_failed", extra=extra)
+
+
+def _is_worth_telling(failures: int) -> bool:
+    return failures & (failures - 1) == 0  # 1, 2, 4, 8 …

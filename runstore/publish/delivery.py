@@ -20,6 +20,10 @@ BYTES_A_SECOND: Final = 4 * 1024 * 1024
 _LOG: Final = logging.getLogger("runstore.publish")
 
 
+class Refused(StoreUnavailable):
+    """The server is well, but takes none of these events: their partitions are damaged."""
+
+
 class Delivery:
     """The way from events to the log. Used from one event loop."""
 
@@ -28,7 +32,7 @@ class Delivery:
         self._config = config
 
     async def send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
-        """Append events in order and return their cursors; an error stands for one that the server refused by itself.
+        """Append events in order and return their cursors; an error stands for one whose partition takes nothing.
 
         Raises: StoreUnavailable where none is known to be in the log; any may be there all the same.
         """
@@ -46,33 +50,43 @@ class Delivery:
             raise
 
     async def send_waiting(self, spool: Spool) -> None:
-        """Send the first events that wait in a spool; those that the server refuses by themselves go to its end.
+        """Send the first events that wait in a spool; those whose partition takes nothing wait on.
 
-        Raises: StoreUnavailable; SpoolFailed, OSError where the spool cannot be read or written.
+        Raises: Refused where it took none of them; StoreUnavailable; OSError where the spool cannot be read.
         """
         batch = await off_loop(spool.read, self._config.batch_events, self._config.batch_bytes)
-        events = [event for text in batch.events if (event := _event_of(text)) is not None]
-        results = await self.send(events) if events else []
-        refused = [event for event, result in zip(events, results, strict=True) if isinstance(result, StoreUnavailable)]
-        if refused:
-            await off_loop(spool.append, [encode_event(event) for event in refused])
-        await off_loop(spool.advance, batch)
-        _LOG.info("spool_delivered", extra={"events": len(events) - len(refused), "refused": len(refused)})
+        events = {number: event for number, text in enumerate(batch.events) if (event := _event_of(text)) is not None}
+        sent = [event for event in events.values() if event.run_id not in spool.aside]
+        results = await self.send(sent) if sent else []
+        refused = {
+            event.run_id for event, result in zip(sent, results, strict=True) if isinstance(result, StoreUnavailable)
+        } | spool.aside
+        left = {number: event.run_id for number, event in events.items() if event.run_id in refused}
+        await off_loop(spool.advance, batch, left)
+        if left and len(left) == len(events):
+            raise Refused(f"the partitions of {len(left)} events that wait take nothing: see `runstore doctor`")
+        _LOG.info("spool_delivered", extra={"events": len(events) - len(left), "refused": len(left)})
 
     async def _send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
-        readies: list[Ready] = []
+        readies = await self._held.ready(event.run_id for event in events)
+        sent = [(event, ready) for event, ready in zip(events, readies, strict=True) if isinstance(ready, Ready)]
+        cursors = iter(await self._append(sent) if sent else [])
+        return [next(cursors) if isinstance(ready, Ready) else ready for ready in readies]
+
+    async def _append(self, sent: Sequence[tuple[Event, Ready]]) -> list[str | StoreUnavailable]:
+        store = sent[0][1].store
+        most = self._config.inline_output_bytes
+        large = [(event.run_id, event.output) for event, _ in sent if event.output and len(event.output) > most]
+        refs = iter(await store.outputs.write_each(large) if large else [])
         payloads = []
-        for event in events:
-            ready = await self._held.ready(event.run_id)
-            if event.output is not None and len(event.output) > self._config.inline_output_bytes:
-                ref = await ready.store.outputs.write(event.run_id, event.output)
-                event = msgspec.structs.replace(event, output=None, output_ref=ref)  # noqa: PLW2901
-            readies.append(ready)
+        for event, _ in sent:
+            if event.output and len(event.output) > most:
+                event = msgspec.structs.replace(event, output=None, output_ref=next(refs))  # noqa: PLW2901
             payloads.append((event.run_id, encode_event(event)))
-        entries = await readies[0].store.log.append_many(payloads)
+        entries = await store.log.append_many(payloads)
         return [
             entry if isinstance(entry, StoreUnavailable) else ready.cursor(entry)
-            for ready, entry in zip(readies, entries, strict=True)
+            for (_, ready), entry in zip(sent, entries, strict=True)
         ]
 
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runstore.core.cursor import Place
+from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
@@ -54,19 +56,26 @@ class HeldStore:
             self._epochs.clear()
         return self._store or await self._open()
 
-    async def ready(self, run_id: RunId) -> Ready:
-        """Return the store with the epoch of the run's partition, asked for lately.
+    async def ready(self, run_ids: Iterable[RunId]) -> list[Ready | StoreUnavailable]:
+        """Return for each run the store with the epoch of its partition, asked for lately, or why there is none.
 
         Raises: InvalidRequest for a URL that cannot be; StoreUnavailable.
         """
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time
         store = await self.store()
-        partition = partition_of(run_id, store.log.partitions)
-        known = self._epochs.get(partition)
-        if known is None or known[1] < loop.time():
-            known = (await store.log.epoch(partition), loop.time() + self._config.epoch_s)
-            self._epochs[partition] = known
-        return Ready(store, partition, known[0])
+        partitions = [partition_of(run_id, store.log.partitions) for run_id in run_ids]
+        known: dict[int, bytes | StoreUnavailable] = {
+            partition: epoch for partition, (epoch, until) in self._epochs.items() if until > now()
+        }
+        if asked := set(partitions) - known.keys():
+            for partition, epoch in (await store.log.epochs(asked)).items():
+                known[partition] = epoch
+                if isinstance(epoch, bytes):
+                    self._epochs[partition] = epoch, now() + self._config.epoch_s
+        return [
+            Ready(store, partition, epoch) if isinstance(epoch := known[partition], bytes) else epoch
+            for partition in partitions
+        ]
 
     def doubt(self) -> None:
         """Take note that the store failed: it may be another one when it is back."""

@@ -279,6 +279,96 @@ async def test_a_log_that_refuses_events_keeps_none_of_another_partition(site: S
         assert None not in found
 
 
+@pytest.mark.parametrize("key", ["events", "cursor"])
+async def test_more_refused_events_than_a_batch_holds_are_in_nobodys_way(site: Site, spool_dir: Path, key: str) -> None:
+    config = PublisherConfig(patience_s=0.2, backoff_s=0.01, max_backoff_s=0.02, batch_events=4)
+    async with RedisStore.open(site.url) as store, AsyncPublisher(site.url, "forecasts", config=config) as publisher:
+        run_ids = [RunId(str(uuid4())) for _ in range(200)]
+        poisoned = store.meta.keys_of(run_ids[0])
+        healthy = [run_id for run_id in run_ids if store.meta.keys_of(run_id) is not poisoned]
+        ill = [run_id for run_id in run_ids if store.meta.keys_of(run_id) is poisoned]
+        await store.client.set(getattr(poisoned, key), "poison")
+
+        for status in ("running", "success"):
+            await asyncio.gather(*(publisher.publish(run_id, status) for run_id in (*ill, *healthy)))
+
+        async def healthy_are_told() -> bool:
+            await Projector(store).drain()
+            found = await store.runs.get_many(healthy)
+            return [record.run.status for record in found if record] == [Status.SUCCESS] * len(healthy)
+
+        await happens(healthy_are_told)
+        await store.client.delete(getattr(poisoned, key))
+        await publisher.flush(20)
+
+        await Projector(store).drain()
+        for run_id in run_ids:
+            assert [item.status.value for item in await store.runs.history(run_id)] == ["running", "success"]
+
+
+async def test_the_next_process_sends_what_was_left_though_it_ends_at_once(site: Site, spool_dir: Path) -> None:
+    site.stop()
+    code = f"""
+import os, runstore
+from uuid import uuid4
+publisher = runstore.Publisher({site.url!r}, "forecasts")
+for _ in range(600):
+    publisher.publish(str(uuid4()), "success")
+os._exit(0)
+"""
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True, timeout=60)
+    assert events_in(spool_dir) == 600
+    site.start()
+    code = f"""
+import runstore
+from uuid import uuid4
+with runstore.Publisher({site.url!r}, "forecasts", config=runstore.PublisherConfig(patience_s=30)) as publisher:
+    publisher.publish(str(uuid4()), "success")
+"""
+
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True, timeout=60)
+
+    assert events_in(spool_dir) == 0
+    assert len(await site.logged()) == 601
+
+
+def test_a_process_ends_without_waiting_for_a_store_that_is_away(site: Site, spool_dir: Path) -> None:
+    site.stop()
+    code = f"""
+import runstore
+from uuid import uuid4
+publisher = runstore.Publisher({site.url!r}, "forecasts", config=runstore.PublisherConfig(patience_s=300))
+publisher.publish(str(uuid4()), "success")
+"""
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+    assert events_in(spool_dir) == 1
+
+
+async def test_callers_who_wait_for_room_keep_their_order(site: Site) -> None:
+    config = PublisherConfig(queue_bytes=5_000, batch_bytes=2_000)
+    run_id = str(uuid4())
+    async with AsyncPublisher(site.url, "forecasts", config=config) as publisher:
+        told = [f"{number}" for number in range(200)]
+
+        await asyncio.gather(*(publisher.publish(run_id, "running", event_id=event_id) for event_id in told))
+
+    assert await site.logged() == told
+
+
+async def test_large_outputs_go_in_few_round_trips_too(site: Site, publisher: AsyncPublisher) -> None:
+    await publisher.publish(str(uuid4()), "running")
+    output = {"stdout": "x" * 20_000}
+    async with RedisStore.open(site.url) as store:
+        before = (await store.client.info("stats"))["total_writes_processed"]
+
+        await asyncio.gather(*(publisher.publish(str(uuid4()), "success", output=output) for _ in range(200)))
+
+        after = (await store.client.info("stats"))["total_writes_processed"]
+    assert after - before < 100
+
+
 async def test_many_at_once_go_in_few_round_trips(site: Site, publisher: AsyncPublisher) -> None:
     await publisher.publish(str(uuid4()), "running")
     async with RedisStore.open(site.url) as store:

@@ -25,7 +25,9 @@ BODIES: dict[str, Any] = {
     "post_cancel": None,
     "post_run_token": None,
     "post_transition": {"status": "running"},
+    "post_mcp": {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
 }
+MCP_ACCEPTS = {"Accept": "application/json, text/event-stream"}
 BOUND = [each for each in CREDENTIALS if each.is_valid and not each.reaches(OTHERS) and each.scopes]
 
 
@@ -47,6 +49,7 @@ async def call(stage: Stage, route: Route, token: str | None, run_id: str, **hea
     path = route.path.replace("{run_id}", run_id).replace("{name}", "revenue")
     if not route.is_websocket:
         body = BODIES[named(route)] if route.method == "POST" else None
+        headers = headers or (MCP_ACCEPTS if named(route) == "post_mcp" else {})
         return await stage.site.call(route.method, path, token=token, json=body, headers=headers)
     offered = ["runstore.v1", *([f"runstore.bearer.{token}"] if token is not None else [])]
     try:

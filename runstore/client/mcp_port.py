@@ -78,9 +78,10 @@ class ClientPort:
         def on_progress(_: str, progress: Progress) -> None:
             note(describe(Status.RUNNING, progress))
 
+        watch = self._client.watch(run.run_id, events="all", on_progress=on_progress)
         try:
-            async with asyncio.timeout(wait_s) as limit:
-                async for news in self._client.watch(run.run_id, events="all", on_progress=on_progress):
+            async with asyncio.timeout(wait_s) as limit, watch:
+                async for news in watch:
                     run = news
                     if run.status is not status:
                         status = run.status

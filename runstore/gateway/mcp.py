@@ -6,6 +6,7 @@ is an answer, or a stream of events where an agent is told how its run goes on.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,6 +132,11 @@ class _Answer:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: "Message") -> None:
+        # one who hung up is told nothing, and that is no fault of the SDK's
+        with suppress(ConnectionError):
+            await self._send(message)
+
+    async def _send(self, message: "Message") -> None:
         if message["type"] == "http.response.start":
             self._start = message
             if self._headers()["Content-Type"].startswith(EVENT_STREAM):

@@ -15,8 +15,6 @@ from tests.gateway.builders import Site as Gateways
 from tests.gateway.builders import StandIn, site_over
 from tests.mcp.agents import Site
 
-pytest.importorskip("mcp", reason="the extra [mcp] is not installed")
-
 MODEL = """
 import json, os, pathlib, sys, time
 inputs = json.loads(pathlib.Path(os.environ["RUNSTORE_INPUTS"]).read_bytes())

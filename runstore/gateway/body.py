@@ -1,20 +1,15 @@
 """Bodies of requests, read within their limits of size and time."""
 
 import asyncio
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
 from aiohttp import HttpVersion11, web
 
-from runstore.core.errors import InvalidRequest, PayloadTooLarge, RateLimited
+from runstore.core.errors import PayloadTooLarge, RateLimited
 from runstore.gateway.context import Services
 from runstore.gateway.problems import HttpProblem
-from runstore.wire.event import check_depth
-from runstore.wire.explain import explain, unknown
 
 _RESERVE_LEAST: Final = 64 * 1024
-_KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class Reserve:
@@ -69,22 +64,6 @@ async def read_body(request: web.Request, services: Services, limit_bytes: int) 
         raise HttpProblem("bad_request", f"the body cannot be read: {type(error).__name__}", close=True) from None
     finally:
         services.reserve.give_back(room)
-
-
-def read_fields(text: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Read a body that is an object of known fields.
-
-    Raises: InvalidRequest, naming the nearest field where one is not known.
-    """
-    check_depth(text, "the body")
-    fields = decoder.type.__struct_fields__
-    try:
-        for name in _KEYS.decode(text):
-            if name not in fields:
-                raise InvalidRequest(unknown("field", name, fields))
-        return decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body cannot be read: {explain(error, text)}") from None
 
 
 async def let_wait(_: web.Request) -> None:

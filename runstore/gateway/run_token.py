@@ -8,8 +8,9 @@ from aiohttp import web
 from runstore.core.run_token import DEFAULT_S, MAX_S
 from runstore.core.times import to_iso
 from runstore.gateway.answers import respond_json
-from runstore.gateway.body import read_body, read_fields
+from runstore.gateway.body import read_body
 from runstore.gateway.context import CALLER, services_of
+from runstore.wire.fields import read_fields
 from runstore.wire.schema import RunIdText, TimeText
 from runstore.wire.views import encode
 

@@ -20,11 +20,12 @@ from runstore.core.ids import RunId, check_project_name, derive_run_id, parse_ru
 from runstore.core.principal import Principal
 from runstore.core.status import Status
 from runstore.gateway.answers import load_answer, respond_run
-from runstore.gateway.body import read_body, read_fields
+from runstore.gateway.body import read_body
 from runstore.gateway.context import CALLER, Services, services_of
 from runstore.gateway.headers import read_idempotency_key, read_trace, read_wait
 from runstore.gateway.runs import wait_for_end
 from runstore.wire.event import encode_event
+from runstore.wire.fields import read_fields
 from runstore.wire.record import Record
 from runstore.wire.request import RunBody
 

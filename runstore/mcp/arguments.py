@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from runstore.core.errors import InvalidRequest
+from runstore.core.event import MAX_JSON_DEPTH
 from runstore.core.status import Status
-from runstore.wire.event import Commit, Tag, check_depth
-from runstore.wire.explain import explain, unknown
+from runstore.wire.event import Commit, Tag
+from runstore.wire.fields import read_fields
 from runstore.wire.request import RunBody
 from runstore.wire.schema import CursorText, ProjectName, RunIdPrefix, TimeText
 
@@ -24,7 +25,6 @@ RunIdArgument = Annotated[
 ]
 T = TypeVar("T", bound=msgspec.Struct)
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class GetRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,15 +108,10 @@ def read_arguments(kind: type[T], tool: str, given: Mapping[str, Any] | None) ->
     Raises: InvalidRequest, naming the nearest argument where one is not known.
     """
     what = f"the arguments of {tool}"
-    text = b""
     try:
         text = msgspec.json.encode(given or {})
-        check_depth(text, what)
-        for name in _KEYS.decode(text):
-            if name not in kind.__struct_fields__:
-                raise InvalidRequest(unknown("argument", name, kind.__struct_fields__))
-        return msgspec.json.decode(text, type=kind)
     except UnicodeEncodeError:
         raise InvalidRequest(rf"{what} have half of a surrogate pair such as \ud800 in a text: leave it out") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidRequest(f"{what} cannot be read: {explain(error, text)}") from None
+    except RecursionError:
+        raise InvalidRequest(f"{what} are nested deeper than {MAX_JSON_DEPTH} levels") from None
+    return read_fields(text, msgspec.json.Decoder(kind), what=what, field="argument")

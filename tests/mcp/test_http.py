@@ -318,3 +318,12 @@ async def test_nothing_goes_on_here_for_an_agent_that_hung_up(gateways: Gateways
 
     names = {task.get_name() for task in asyncio.all_tasks()}
     assert "mcp-progress" not in names
+
+
+async def test_a_run_token_is_for_looking_at_its_run_and_opens_no_tools(gateways: Gateways) -> None:
+    run_id = await gateways.publish()
+    made = (await gateways.post(f"/v1/runs/{run_id}/token")).json()["token"]
+
+    reply = await post(gateways, message("tools/list"), token=made)
+
+    assert (reply.status, reply.code) == (403, "forbidden")

@@ -31,8 +31,8 @@ async def running(redis_url: str) -> AsyncIterator[Live]:
 
 def row(route: Route) -> str:
     scope = f"`{route.scope.value}`" if route.scope is not None else "open" if route.is_open else "any token"
-    of_a_run = route.scope is not None
-    for_run_token = "yes" if route.is_open or not of_a_run else "of this run" if route.for_run_token else "no"
+    is_let_in = route.is_open or route.for_run_token
+    for_run_token = "no" if not is_let_in else "yes" if route.scope is None else "of this run"
     return f"| `{route.method} {route.path}` | {scope} | {for_run_token} |"
 
 

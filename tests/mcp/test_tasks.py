@@ -173,10 +173,11 @@ async def test_a_task_is_out_of_reach_where_its_run_is(site: Site) -> None:
     token = site.make_token("only-models", "--project", "models")
     async with site.agent(extensions=(advertise(EXTENSION),)) as agent:
         asked = await agent.call("run", project_name="secrets", mode="async")
+        reached = await agent.call("run", project_name="models", mode="async")
     async with site.agent(token=token, extensions=(advertise(EXTENSION),)) as agent:
         with pytest.raises(MCPError) as hidden:
             await ask(agent, "tasks/get", asked["run_id"])
-        own = await ask(agent, "tasks/get", site.dev.ask("/v1/runs?project_name=models")[1]["runs"][0]["run_id"])
+        own = await ask(agent, "tasks/get", reached["run_id"])
         with pytest.raises(MCPError) as forbidden:
             await ask(agent, "tasks/cancel", own.task_id)
 

@@ -21,12 +21,14 @@ _all: Final["weakref.WeakSet[Background]"] = weakref.WeakSet()
 class Background:
     """Runs coroutines for any number of threads. The thread begins with the first, and is a daemon.
 
-    `clean_up` is run before it ends: by `stop`, when the Background is dropped, or with the process.
+    `clean_up` is run before it ends: by `stop`, when the Background is dropped, or with the process. One that another
+    one's `clean_up` still needs, and stops, `is_anothers`: it does not end with the process by itself, and so too soon.
     A child made by fork has no such thread: `is_foreign` says so there, and a new Background is needed.
     """
 
-    def __init__(self, name: str, clean_up: CleanUp) -> None:
+    def __init__(self, name: str, clean_up: CleanUp, *, is_anothers: bool = False) -> None:
         self._name = name
+        self._is_anothers = is_anothers
         self._clean_up = clean_up
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -50,6 +52,7 @@ class Background:
                 thread.start()
                 self._loop, self._thread = loop, thread
                 self._finalizer = weakref.finalize(self, _stop, loop, thread, self._pid, self._clean_up)
+                self._finalizer.atexit = not self._is_anothers
             return self._loop
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:

@@ -45,7 +45,7 @@ class Leases:
         self._config = config
         self._held = HeldStore(url, config)
         self._worker = f"{socket.gethostname()[:60]}:{os.getpid()}"
-        self._background = Background("runstore-leases", self._stop)
+        self._background = Background("runstore-leases", self._stop, is_anothers=True)
         self._leases: dict[RunId, _Lease] = {}
         self._news = asyncio.Event()
         self._beating = asyncio.Lock()

@@ -218,6 +218,22 @@ reporter.succeeded({run_id!r}, 1)
     assert await site.statuses(run_id) == ["running", "success"]
 
 
+async def test_a_process_that_ends_without_a_close_holds_its_runs_until_all_is_told(site: Site) -> None:
+    run_id = str(uuid4())
+    code = f"""
+from runstore import Publisher
+publisher = Publisher({site.url!r}, "forecasts")
+with publisher.track(run_id={run_id!r}):
+    pass
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stderr == ""
+    assert await site.statuses(run_id) == ["running", "success"]
+
+
 async def test_an_address_that_cannot_be_one_is_refused_at_once() -> None:
     async with AsyncPublisher("redis://127.0.0.1:0", "forecasts") as publisher:
         with pytest.raises(InvalidRequest, match="port"):

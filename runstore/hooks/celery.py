@@ -17,8 +17,8 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, TimeLimitEx
 
 from runstore.core.status import Status
 from runstore.hooks.reporter import Reporter
-from runstore.hooks.trace import current_traceparent
-from runstore.publish import PublisherConfig, current_run
+from runstore.hooks.trace import traceparent_here
+from runstore.publish import PublisherConfig
 
 _REPLACED: Final = "Replaced by new task"
 """What `Task.replace` raises Ignore with; the new task has the id of the one that it replaces."""
@@ -86,8 +86,7 @@ class CeleryHook:
     def _before_publish(self, headers: dict[str, Any] | None = None, **_: Any) -> None:
         if headers is None or not self._publishes() or headers.get("traceparent"):
             return
-        run = current_run()
-        traceparent = current_traceparent() or (run.traceparent if run is not None else None)
+        traceparent = traceparent_here()
         if traceparent is not None:
             headers["traceparent"] = traceparent
 

@@ -19,8 +19,8 @@ from dramatiq.middleware import AgeLimit, Interrupt, TimeLimitExceeded
 
 from runstore.core.status import Status
 from runstore.hooks.reporter import Reporter
-from runstore.hooks.trace import current_traceparent
-from runstore.publish import PublisherConfig, current_run
+from runstore.hooks.trace import traceparent_here
+from runstore.publish import PublisherConfig
 from runstore.publish.tracked import reason_of
 
 _QUEUED: Final = "runstore"
@@ -76,8 +76,7 @@ class _Begins(Middleware):
             told = self._reporter.will_retry(work.message_id, work.failure, attempt=work.attempt)
             self._reporter.settle(told)
         message.options[_QUEUED] = message.options.get(_QUEUED, 0) + 1
-        run = current_run()
-        traceparent = current_traceparent() or (run.traceparent if run is not None else None)
+        traceparent = traceparent_here()
         if traceparent is not None:
             message.options.setdefault(_TRACEPARENT, traceparent)
 

@@ -25,8 +25,8 @@ from huey.signals import SIGNAL_CANCELED, SIGNAL_EXPIRED, SIGNAL_INTERRUPTED, SI
 
 from runstore.core.status import Status
 from runstore.hooks.reporter import Reporter
-from runstore.hooks.trace import current_traceparent
-from runstore.publish import PublisherConfig, current_run
+from runstore.hooks.trace import traceparent_here
+from runstore.publish import PublisherConfig
 from runstore.publish.tracked import reason_of
 
 _NAME: Final = "runstore"
@@ -206,8 +206,7 @@ class _Hook:
 
 
 def _traceparent_of(task: Task) -> str | None:
-    run = current_run()
-    here = current_traceparent() or (run.traceparent if run is not None else None)
+    here = traceparent_here()
     given: str | None = getattr(task, "traceparent", None)
     return given or here
 

@@ -24,8 +24,8 @@ from rq.worker import BaseWorker
 from runstore.core.errors import InvalidRequest
 from runstore.core.status import Status
 from runstore.hooks.reporter import Reporter
-from runstore.hooks.trace import current_traceparent
-from runstore.publish import PublisherConfig, current_run
+from runstore.hooks.trace import traceparent_here
+from runstore.publish import PublisherConfig
 from runstore.publish.tracked import reason_of
 
 _ATTEMPT: Final = "runstore_attempt"
@@ -196,8 +196,7 @@ def _bracket(owner: Any, name: str, around: Method) -> None:
 
 
 def _with_trace(job: Job) -> Job:
-    run = current_run()
-    traceparent = _traceparent(job) or current_traceparent() or (run.traceparent if run is not None else None)
+    traceparent = _traceparent(job) or traceparent_here()
     if traceparent is not None:
         _put(job, _TRACEPARENT, traceparent)
     return job

@@ -24,10 +24,13 @@ ROWS: Final = (
     "rq==2.12.*",
     "rq==2.0.*",
     "arq",
+    "arq==0.26.1",
     "saq",
+    "saq==0.24.0",
     "dramatiq dramatiq-abort",
     "dramatiq==1.17.* dramatiq-abort",
     "taskiq",
+    "taskiq==0.11.20 taskiq-redis==1.1.0",
     "huey",
     "huey==2.5.*",
 )

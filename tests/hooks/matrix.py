@@ -103,14 +103,18 @@ def main() -> int:
         "rows", nargs="*", metavar="framework", help="one of its versions with ==, what goes with it behind"
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the environments there")
+    parser.add_argument("--tries", type=int, default=1, metavar="N", help="how often a row may be run until it passes")
     parser.add_argument("--pytest", default="", metavar="ARGUMENTS", help="for pytest, such as '-n 2 -x'")
     told = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory(prefix="runstore-hooks-") as temporary:
         for row in told.rows or ROWS:
             folder = (told.keep or Path(temporary)).resolve() / re.sub("[^a-z0-9.]+", "-", row)
-            result = prove(row, folder, told.pytest.split())
-            print(result.line, flush=True)
+            for tries_left in reversed(range(max(1, told.tries))):
+                result = prove(row, folder, told.pytest.split())
+                print(result.line, flush=True)
+                if result.ok or not tries_left:
+                    break
             results.append(result.ok)
     return 0 if all(results) else 1
 

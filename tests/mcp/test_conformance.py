@@ -8,7 +8,7 @@ import pytest
 from tests.mcp.agents import Site
 from tests.mcp.conformance import checks, forwarder, install
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ERAS = ("2025-11-25", "2026-07-28")
 LISTED = tomllib.loads(Path(__file__).with_name("conformance.toml").read_text())["expected"]
 TRIES = 3

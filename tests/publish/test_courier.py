@@ -295,6 +295,7 @@ async def test_a_log_that_refuses_events_keeps_none_of_another_partition(site: S
         assert None not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["events", "cursor"])
 async def test_more_refused_events_than_a_batch_holds_are_in_nobodys_way(site: Site, spool_dir: Path, key: str) -> None:
     config = PublisherConfig(patience_s=0.2, backoff_s=0.01, max_backoff_s=0.02, batch_events=4)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from runstore import __version__
 from runstore.cli.exits import Exit, of_error
 from runstore.cli.screen import complain
-from runstore.cli.streams import let_go_of_stdout
+from runstore.cli.streams import let_go_of
 from runstore.core.errors import AmbiguousRunId, RunstoreError, Unauthorized
 
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ def run(words: list[str]) -> int | None:
     except RunstoreError as error:
         complain(error.detail)
         if of_error(error) is Exit.UNWRITABLE:
-            let_go_of_stdout()
+            let_go_of(sys.stdout)
         return of_error(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        let_go_of_stdout()
+        let_go_of(sys.stdout)
         return Exit.SUCCESS
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # rich, which writes the help, has let go of stdout itself

@@ -7,10 +7,11 @@ made visible. Colour goes to terminals only, and not where NO_COLOR is set; a pi
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from runstore.cli.exits import Exit, Trouble
+from runstore.cli.streams import let_go_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,5 +135,7 @@ def err() -> Screen:
 
 def complain(sentence: str) -> None:
     """Say what went wrong, if there is anybody to tell; the exit code says it too."""
-    with suppress(BrokenPipeError, Trouble):
+    try:
         err().line(("runstore: ", "bold red"), sentence, lines=True)
+    except (BrokenPipeError, Trouble):
+        let_go_of(sys.stderr)

@@ -8,6 +8,7 @@ number does not go to the next socket.
 import io
 import os
 import sys
+from typing import TextIO
 
 
 def make_usable() -> None:
@@ -23,8 +24,8 @@ def make_usable() -> None:
                 stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
-def let_go_of_stdout() -> None:
+def let_go_of(stream: TextIO) -> None:
     """Write to nobody from now on: what still waits must not be tried again when the interpreter ends."""
     nobody = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nobody, sys.stdout.fileno())
+    os.dup2(nobody, stream.fileno())
     os.close(nobody)

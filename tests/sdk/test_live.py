@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from aiohttp import ClientResponse, ClientSession, WSMsgType, web
+from aiohttp import ClientConnectionError, ClientResponse, ClientSession, WSMsgType, web
 from msgspec.structs import replace
 
 from runstore import (
@@ -237,6 +237,12 @@ class Proxy:
         self.requests.append(f"{request.method} {request.path}")
         if request.path == "/v1/ws":
             return await self._carry(request) if self.websockets else web.Response(status=400, text="no upgrades here")
+        try:
+            return await self._forward(request)
+        except ClientConnectionError:
+            return web.Response(status=502, text="nobody answers behind this proxy")
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name not in {"Host", "Connection"}}
         async with self._session.request(
             request.method, self.target + request.path_qs, headers=headers, data=await request.read() or None

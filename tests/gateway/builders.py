@@ -1,8 +1,8 @@
 """Builders, so that a test names only what it is about."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -17,6 +17,7 @@ from runstore.core.principal import Scope
 from runstore.gateway import Gateway, GatewayConfig, JwtConfig
 from runstore.gateway.jwt_config import JwtTiming
 from runstore.ports import TokenRecord
+from tests.waiting import happens
 
 ADMIN = "an-admin-token-for-tests"
 RUN_ID = RunId("66666666-6666-6666-6666-666666666666")
@@ -171,11 +172,5 @@ async def site_over(
         await gateway.stop()
 
 
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    """Wait until a condition holds, turn by turn of the loop.
-
-    Raises: TimeoutError.
-    """
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - whatever it is, it comes within moments
-            await asyncio.sleep(0.005)
+until = partial(happens, within_s=5.0)
+"""Wait until a condition holds that comes within moments."""

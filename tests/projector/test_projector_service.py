@@ -4,8 +4,9 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -20,15 +21,10 @@ from tests.conftest import emptied
 from tests.projector.builders import event_of, run_id_of, tell
 from tests.projector.state import state_of
 from tests.projector.test_projector import status_of
+from tests.waiting import happens
 
 QUICK = ProjectorConfig(lease_ms=600, block_ms=200)
-
-
-async def until(holds: Callable[[], Awaitable[bool]], within_s: float = 45.0) -> None:
-    deadline = monotonic() + within_s
-    while not await holds():
-        assert monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.01)
+until = partial(happens, within_s=45.0)
 
 
 async def test_an_event_is_folded_at_once_however_long_a_read_may_wait(real_store: RedisStore) -> None:

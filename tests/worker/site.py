@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from runstore.projector import Projector
 from runstore.reaper import Reaper, ReaperConfig
 from runstore.wire.event import encode_event
 from runstore_worker import Project, Worker, WorkerConfig
+from tests import waiting
 
 LEASE_MS = 1_500
 MAIN = """
@@ -138,11 +140,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def happens(condition: Callable[[], bool], within_s: float = 5) -> None:
-    """Wait until something holds that nothing tells of."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - processes set no event
-            await asyncio.sleep(0.01)
+happens = partial(waiting.happens, within_s=5)
+"""Wait until something holds that nothing tells of."""
 
 
 def processes_with(text: str) -> list[int]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from runstore.gateway.config import GatewayConfig
 from runstore.gateway.socket_streams import STREAMS
 from runstore.ports import LogChunk, TokenRecord
 from runstore.projector import Projector
+from tests.waiting import happens
 
 TOKEN = "push-tests-token-of-all-projects"
 SUBPROTOCOL = "runstore.v1"
@@ -212,8 +214,5 @@ def new_run() -> str:
     return str(uuid4())
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that sets no signal, looking again at each turn of the loop."""
-    async with asyncio.timeout(SOON_S):
-        while not holds():  # noqa: ASYNC110 - what is waited for sets no signal
-            await asyncio.sleep(0.005)
+until = partial(happens, within_s=SOON_S)
+"""Wait for something that sets no signal."""

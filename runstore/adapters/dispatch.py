@@ -81,7 +81,7 @@ redis.call('HSET', KEYS[1], 'begun', '1', 'queue_until', '')
 return 'held'
 """
 )
-_HEARTBEAT: Final = Script(
+HEARTBEAT: Final = Script(
     NOW
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] then return 'lost' end
@@ -207,7 +207,7 @@ class RedisDispatch:
     async def heartbeat(self, run_id: RunId, token: str, *, lease_ms: int) -> Standing:
         """Renew a lease, and hear how it stands."""
         keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
-        reply = await _HEARTBEAT.run(self._client, [keys.lease(packed), keys.leases], [packed, token, lease_ms])
+        reply = await HEARTBEAT.run(self._client, [keys.lease(packed), keys.leases], [packed, token, lease_ms])
         return Standing(reply.decode())
 
     async def release(self, run_id: RunId, token: str, project: str) -> Released:

@@ -4,10 +4,14 @@ Such a lease is marked `deaf`, so that a cancel is not left to a holder that hea
 holds is never taken from it.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from runstore.adapters.connection import Script
-from runstore.adapters.dispatch import NOW, Standing
+from runstore.adapters.dispatch import HEARTBEAT, NOW, Standing
+from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId, to_bytes
 
 if TYPE_CHECKING:
@@ -18,9 +22,9 @@ _HOLD: Final = Script(
     + """
 local told = redis.call('HMGET', KEYS[1], 'token', 'deaf')
 if told[1] and told[1] ~= '' and told[2] ~= '1' then return 'lost' end
-redis.call('HSET', KEYS[1], 'token', ARGV[2], 'worker', ARGV[3], 'project', ARGV[4], 'attempt', ARGV[5],
-  'attempts', ARGV[5], 'claims', ARGV[5], 'begun', '1', 'cancel', '0', 'deaf', '1')
-redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[6])), ARGV[1])
+redis.call('HSET', KEYS[1], 'token', ARGV[2], 'worker', ARGV[4], 'project', ARGV[5], 'attempt', ARGV[6],
+  'attempts', ARGV[6], 'claims', ARGV[6], 'begun', '1', 'cancel', '0', 'deaf', '1')
+redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[3])), ARGV[1])
 return 'held'
 """
 )
@@ -31,6 +35,16 @@ return redis.call('DEL', KEYS[1])
 """)
 
 
+class Holding(msgspec.Struct, kw_only=True):
+    """A run that a publisher holds, and whether its lease was taken."""
+
+    run_id: RunId
+    project_name: str
+    attempt: int
+    token: str
+    is_taken: bool = False
+
+
 class RedisHolding:
     """Leases without dispatch. Every method may raise StoreUnavailable; the step may then be done all the same."""
 
@@ -38,16 +52,37 @@ class RedisHolding:
         self._client = store.client
         self._meta = store.meta
 
-    async def hold(
-        self, run_id: RunId, token: str, *, worker: str, project_name: str, attempt: int, lease_ms: int
-    ) -> Standing:
-        """Take the lease of a run, from whoever else tracks it; LOST where a worker of ours has it."""
-        keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
-        args: list[bytes | str | int] = [packed, token, worker, project_name, attempt, lease_ms]
-        reply = await _HOLD.run(self._client, [keys.lease(packed), keys.leases], args)
-        return Standing(reply.decode())
+    async def hold_each(
+        self, holdings: Sequence[Holding], *, worker: str, lease_ms: int
+    ) -> list[Standing | StoreUnavailable]:
+        """Take leases, each from whoever else tracks its run, and renew those that are taken, in two round trips.
+
+        LOST where a worker of ours has the run or, where it was taken, it is not ours any more. An error stands for one
+        that failed by itself.
+        """
+        found: dict[RunId, Standing | StoreUnavailable] = {}
+        for is_taken, script in ((False, _HOLD), (True, HEARTBEAT)):
+            chosen = [holding for holding in holdings if holding.is_taken is is_taken]
+            calls = [(self._keys(each.run_id), self._args(each, worker=worker, lease_ms=lease_ms)) for each in chosen]
+            replies = await script.run_each(self._client, calls) if calls else []
+            found.update((each.run_id, _standing(reply)) for each, reply in zip(chosen, replies, strict=True))
+        return [found[holding.run_id] for holding in holdings]
 
     async def drop(self, run_id: RunId, token: str) -> None:
         """Give a lease back before its run has ended."""
+        await _DROP.run(self._client, self._keys(run_id), [to_bytes(run_id), token])
+
+    def _keys(self, run_id: RunId) -> list[bytes]:
         keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
-        await _DROP.run(self._client, [keys.lease(packed), keys.leases], [packed, token])
+        return [keys.lease(packed), keys.leases]
+
+    @staticmethod
+    def _args(holding: Holding, *, worker: str, lease_ms: int) -> list[bytes | str | int]:
+        both: list[bytes | str | int] = [to_bytes(holding.run_id), holding.token, lease_ms]
+        return both if holding.is_taken else [*both, worker, holding.project_name, holding.attempt]
+
+
+def _standing(reply: bytes | Exception) -> Standing | StoreUnavailable:
+    if isinstance(reply, Exception):
+        return StoreUnavailable(f"Redis did not do as asked: {str(reply)[:200]}")
+    return Standing(reply.decode())

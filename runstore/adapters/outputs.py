@@ -4,7 +4,6 @@ A part is written only where it does not exist yet: whoever repeats a write that
 expiry on it again.
 """
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from secrets import token_bytes
@@ -14,6 +13,7 @@ import msgspec
 
 from runstore.adapters.connection import StoreClient
 from runstore.adapters.meta import Meta
+from runstore.background import off_loop
 from runstore.core.cap import CAP_BYTES, Output, cap
 from runstore.core.errors import OutputNotFound
 from runstore.core.event import MAX_OUTPUT_BYTES, OutputRef
@@ -86,7 +86,7 @@ class RedisOutputs:
             await pipe.execute()
 
     async def _put(self, key: bytes, piece: bytes) -> None:
-        packed = pack(piece) if len(piece) < _IN_THREAD_FROM_BYTES else await asyncio.to_thread(pack, piece)
+        packed = pack(piece) if len(piece) < _IN_THREAD_FROM_BYTES else await off_loop(pack, piece)
         await self._client.execute_command("SET", key, packed, "NX", "EX", ORPHAN_EXPIRY_S)
 
     async def view(self, run_id: RunId, ref: OutputRef) -> bytes | None:
@@ -121,7 +121,7 @@ async def prepare(output: bytes, token: bytes) -> Parts:
     """Cut an output to its view and say where its parts will lie; nothing is written."""
     if len(output) <= CAP_BYTES:
         return Parts(ref=OutputRef(token=token, output_bytes=len(output), chunks=0), view=output)
-    view = await asyncio.to_thread(_cut, output)
+    view = await off_loop(_cut, output)
     chunks = -(-len(output) // CHUNK_BYTES)
     ref = OutputRef(token=token, output_bytes=len(output), chunks=chunks, truncated=True)
     return Parts(ref=ref, view=view, whole=output)

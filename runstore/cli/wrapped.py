@@ -69,10 +69,10 @@ async def execute(
         )
 
         async def let_go() -> None:  # a run that is stopped cannot renew its lease, and is not lost for that
-            await asyncio.wrap_future(publisher.leases.let_go(story.run_id, drop=True))
+            await publisher.let_go(story.run_id, drop=True)
 
         def hold() -> None:
-            publisher.leases.hold(story.run_id, options.project_name, 1)
+            publisher.hold(story.run_id, options.project_name, 1)
 
         async with publisher:
             wrapper = Wrapper(command, folder.logs, on_stop=let_go, on_continue=hold)

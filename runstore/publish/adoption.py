@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Final
 
+from runstore.background import off_loop
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.publish.delivery import Delivery, Refused
-from runstore.publish.spool import Spool, off_loop
+from runstore.publish.spool import Spool
 
 LOOK_S: Final = 30.0
 """How often a process that publishes looks for abandoned spools."""

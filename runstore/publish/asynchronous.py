@@ -1,14 +1,16 @@
 """The asynchronous publisher: events into the log or, while the store is away, into the spool."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import Final, Self, Unpack
 
 import msgspec
 
+from runstore.background import NoThread
 from runstore.core.errors import InvalidRequest, StoreUnavailable
 from runstore.core.event import Event
 from runstore.core.ids import RunId, check_project_name
@@ -22,8 +24,7 @@ from runstore.publish.held import HeldStore
 from runstore.publish.spools import abandoned, spool_for
 from runstore.publish.track import AsyncTrack, TrackOptions
 
-if TYPE_CHECKING:
-    from runstore.publish.leases import Leases
+_LOG: Final = logging.getLogger("runstore.publish")
 
 
 class PublishedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,9 @@ class AsyncPublisher:
         named = project or os.environ.get("RUNSTORE_PROJECT") or None
         self.project = check_project_name(named) if named is not None else None
         self.config = config or PublisherConfig()
-        # now and not with the first event: a program that is about to end cannot import anything more
+        # now and not with the first event: a program that is about to end cannot import anything more, and a child that
+        # is forked while another thread imports would wait for that thread for ever
+        import runstore.adapters.store  # noqa: F401
         from runstore.publish.leases import Leases
 
         self._make_leases = partial(Leases, url, self.config)
@@ -63,6 +66,7 @@ class AsyncPublisher:
         self._courier: Courier | None = None
         self._leases: Leases | None = None
         self._under_way: set[asyncio.Task[None]] = set()
+        self._entered_by = 0
         self._closed = False
 
     async def publish(
@@ -144,12 +148,21 @@ class AsyncPublisher:
         """
         return await self._courier_here().adoption.deliver_all()
 
-    @property
-    def leases(self) -> "Leases":
-        """The leases of the runs that this process tracks."""
+    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
+        """Hold a tracked run by a lease from now on, and return at once; where that cannot be, it is logged."""
+        if self._closed:
+            return
         if self._leases is None or self._leases.is_foreign:
             self._leases = self._make_leases()
-        return self._leases
+        try:
+            self._leases.hold(run_id, project_name, attempt)
+        except NoThread as error:
+            _LOG.warning("run_not_held", extra={"run_id": run_id, "reason": str(error)})
+
+    async def let_go(self, run_id: RunId, *, drop: bool) -> None:
+        """Hold a run no longer; with `drop` its lease ends now, else with the run."""
+        if self._leases is not None and not self._leases.is_foreign:
+            await self._leases.let_go(run_id, drop=drop)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let `close` wait for a task."""
@@ -161,7 +174,7 @@ class AsyncPublisher:
         if self._under_way:
             await asyncio.wait(set(self._under_way), timeout=self.config.timeout_s)
         self._closed = True
-        if self._courier is not None and self._home == (os.getpid(), asyncio.get_running_loop()):
+        if self._courier is not None and self._home == _here():
             await self._courier.close()
         self._spool.close()
         if self._leases is not None and not self._leases.is_foreign:
@@ -170,12 +183,14 @@ class AsyncPublisher:
         await self._held.aclose()
 
     async def __aenter__(self) -> Self:
+        self._entered_by = os.getpid()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        if os.getpid() == self._entered_by:  # and not in a forked child that leaves the block
+            await self.close()
 
     def project_of(self, project: str | None) -> str:
         """Return the project of a run: the one that is named, else the publisher's own.
@@ -196,10 +211,19 @@ class AsyncPublisher:
         """
         if self._closed:
             raise StoreUnavailable("the publisher was closed")
-        home = (os.getpid(), asyncio.get_running_loop())
+        home = _here()
         if self._courier is None or home != self._home:
+            if self._home is not None and self._home[0] == home[0] and self._home[1].is_running():
+                raise InvalidRequest(
+                    "it is at work in another event loop: make an AsyncPublisher for each, or a Publisher"
+                )
             delivery = Delivery(self._held, self.config)
             adoption = Adoption(partial(abandoned, self._spool.folder), delivery)
             self._home, self._courier = home, Courier(delivery, self._spool, adoption, self.config)
+            self._under_way = set()
             self._courier.begin()
         return self._courier
+
+
+def _here() -> tuple[int, asyncio.AbstractEventLoop]:
+    return os.getpid(), asyncio.get_running_loop()

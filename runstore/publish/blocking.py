@@ -3,11 +3,13 @@
 import functools
 import inspect
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextvars import Token
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar, Unpack
+from typing import Final, ParamSpec, Self, TypeVar, Unpack
 
 from runstore.background import Background
 from runstore.core.errors import StoreUnavailable
@@ -36,8 +38,9 @@ class Publisher:
         self._told = (redis_url, project, config)
         self._publisher = AsyncPublisher(redis_url, project, config=config)
         self._background = Background("runstore-publisher", self._publisher.close)
-        self._lock = threading.Lock()
         self._closed = False
+        self.renew_lock()
+        _all.add(self)
 
     @property
     def project(self) -> str | None:
@@ -90,10 +93,7 @@ class Publisher:
 
     def close(self) -> None:
         """Wait for what is under way, for a bounded time, and close all connections. May be called twice."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+        self._closed = True
         self._background.stop()
 
     def here(self) -> tuple[AsyncPublisher, Background]:
@@ -104,11 +104,15 @@ class Publisher:
         with self._lock:
             if self._closed:
                 raise StoreUnavailable("the publisher was closed")
-            if self._background.is_foreign:
+            if self._background.is_foreign or self._background.is_over:
                 url, project, config = self._told
                 self._publisher = AsyncPublisher(url, project, config=config)
                 self._background = Background("runstore-publisher", self._publisher.close)
             return self._publisher, self._background
+
+    def renew_lock(self) -> None:
+        """Have a lock of our own, also where another thread held it when this process was forked."""
+        self._lock = threading.RLock()  # a signal's handler may come in between, in the same thread
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +121,15 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _renew_locks() -> None:
+    for publisher in list(_all):
+        publisher.renew_lock()
+
+
+_all: Final["weakref.WeakSet[Publisher]"] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Track:
@@ -135,16 +148,26 @@ class Track:
             raise RuntimeError("a tracking is entered once: call track() again for another run")
         publisher, self._background = self._publisher.here()
         self._story = Story(publisher, self._options)
-        self._background.run(self._story.begin())
+        try:
+            self._background.run(self._story.begin())
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a Ctrl-C: it may have begun, and will not come to its end
+                self._finish(error)
+            raise
         self._token = enter(self._story.run)
         return self._story.run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        leave(self._token)
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
         assert self._story is not None
         assert self._background is not None
-        leave(self._token)
+        if self._background.is_foreign:
+            return  # a forked child that leaves the block: the end is its parent's to tell
         try:
             self._background.run(self._story.finish(ending_of(error)))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours

@@ -23,12 +23,14 @@ from typing import Final
 
 import msgspec
 
+from runstore.background import off_loop
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import Event
 from runstore.publish.adoption import Adoption
 from runstore.publish.config import PublisherConfig
 from runstore.publish.delivery import BYTES_A_SECOND, Delivery
-from runstore.publish.spool import Spool, SpoolFailed, off_loop
+from runstore.publish.spool import Spool, SpoolFailed
+from runstore.publish.trouble import Trouble
 from runstore.wire.event import encode_event
 
 ATTEMPTS: Final = 3
@@ -71,8 +73,8 @@ class Courier:
         self._keeping = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._failures = 0
-        self._spool_failures = 0
+        self._trouble = Trouble()
+        self._spool_trouble = Trouble()
         self._ending = asyncio.Event()
         self._closed = False
         if spool.is_empty:
@@ -149,10 +151,10 @@ class Courier:
                         await self._send(batch)
                     else:
                         return
-                    self._failures = 0
+                    self._trouble.is_over()
                     self.adoption.look()
                 except Exception as error:  # noqa: BLE001 - whatever it was, the events are still here and must go
-                    self._tell_trouble(error)
+                    self._trouble.tell(_LOG, "publish_put_off", error, queued=len(self._queue))
                     if self._ending.is_set() and not self._queue:
                         return
                     await self._pause()
@@ -228,7 +230,7 @@ class Courier:
                 raise
             self._tell_failure(error)
             return False
-        self._spool_failures = 0
+        self._spool_trouble.is_over()
         self._drained.clear()
         for parcel in parcels:
             parcel.settle(None)
@@ -259,7 +261,7 @@ class Courier:
                     f"no acknowledgement within {self._config.timeout_s:g} s; a repeat of the event does no harm"
                 )
             )
-        longest = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(self._failures, 20))
+        longest = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(self._trouble.count, 20))
         pause_s = random.uniform(longest / 4, longest)  # noqa: S311 - spreads load only
         if self._ending.is_set():
             await asyncio.sleep(pause_s)
@@ -303,19 +305,6 @@ class Courier:
         until = loop.time() + self._config.timeout_s + size / BYTES_A_SECOND
         return _Parcel(event=event, size=size, until=until, done=loop.create_future())
 
-    def _tell_trouble(self, error: Exception) -> None:
-        self._failures += 1
-        if _is_worth_telling(self._failures):
-            known = isinstance(error, RunstoreError)
-            extra = {"failures": self._failures, "queued": len(self._queue), "reason": str(error)[:200]}
-            _LOG.warning("publish_put_off", extra=extra, exc_info=None if known else error)
-
     def _tell_failure(self, error: SpoolFailed) -> None:
-        self._spool_failures += 1
-        if self._config.spool_bytes and _is_worth_telling(self._spool_failures):
-            extra = {"failures": self._spool_failures, "reason": error.detail, "queued": len(self._queue)}
-            _LOG.error("spool_failed", extra=extra)
-
-
-def _is_worth_telling(failures: int) -> bool:
-    return failures & (failures - 1) == 0  # 1, 2, 4, 8 …
+        if self._config.spool_bytes:
+            self._spool_trouble.tell(_LOG, "spool_failed", error, level=logging.ERROR, queued=len(self._queue))

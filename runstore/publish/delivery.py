@@ -7,11 +7,12 @@ from typing import Final
 
 import msgspec
 
+from runstore.background import off_loop
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import Event
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore, Ready
-from runstore.publish.spool import Spool, off_loop
+from runstore.publish.spool import Spool
 from runstore.wire.event import decode_event, encode_event
 
 BYTES_A_SECOND: Final = 4 * 1024 * 1024

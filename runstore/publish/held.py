@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
 
 _abandoned: Final[list[object]] = []
-"""Stores of another process or loop. Kept, since to drop them would close connections that are not ours."""
+"""Stores of another process or loop that lives. Kept, since to drop them would close connections that are not ours."""
 
 
 class Ready(NamedTuple):
@@ -50,7 +50,7 @@ class HeldStore:
         """
         home = (os.getpid(), asyncio.get_running_loop())
         if home != self._home:
-            if self._store is not None:
+            if self._store is not None and self._home is not None and not self._home[1].is_closed():
                 _abandoned.append(self._store)
             self._home, self._lock, self._store = home, asyncio.Lock(), None
             self._epochs.clear()

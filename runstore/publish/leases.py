@@ -8,45 +8,40 @@ import asyncio
 import logging
 import os
 import socket
-from concurrent.futures import Future
+from collections.abc import Sequence
 from secrets import token_hex
 from typing import Final
 
-import msgspec
-
-from runstore.adapters.dispatch import RedisDispatch, Standing
-from runstore.adapters.holding import RedisHolding
-from runstore.background import Background
-from runstore.core.errors import RunstoreError
+from runstore.adapters.dispatch import Standing
+from runstore.adapters.holding import Holding, RedisHolding
+from runstore.background import Background, off_loop
+from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.ids import RunId
 from runstore.core.lease import HEARTBEATS_PER_LEASE
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore
+from runstore.publish.trouble import Trouble
 
 SOON_S: Final = 0.5
 """How soon a lease that could not be taken or renewed is tried again, while the store is away."""
 FORGET_S: Final = 1.0
+AT_ONCE: Final = 500
+"""How many leases are taken or renewed in one round trip."""
 
 _LOG: Final = logging.getLogger("runstore.publish")
 
 
-class _Lease(msgspec.Struct, kw_only=True):
-    run_id: RunId
-    project_name: str
-    attempt: int
-    token: str
-    is_taken: bool = False
-
-
 class Leases:
-    """The leases of one process. `hold` and `let_go` return at once, and may be called from any thread."""
+    """The leases of one process. `hold` returns at once."""
 
     def __init__(self, url: str, config: PublisherConfig) -> None:
         self._config = config
         self._held = HeldStore(url, config)
         self._worker = f"{socket.gethostname()[:60]}:{os.getpid()}"
-        self._background = Background("runstore-leases", self._stop, is_anothers=True)
-        self._leases: dict[RunId, _Lease] = {}
+        self._background = Background("runstore-leases", self._stop, ends_with_process=False)
+        self._leases: dict[RunId, Holding] = {}
+        self._under_way: frozenset[RunId] = frozenset()
+        self._trouble = Trouble()
         self._news = asyncio.Event()
         self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -57,20 +52,21 @@ class Leases:
         return self._background.is_foreign
 
     def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
-        """Hold a run from now on."""
-        lease = _Lease(run_id=run_id, project_name=project_name, attempt=attempt, token=token_hex(16))
-        self._background.loop.call_soon_threadsafe(self._add, lease)
+        """Hold a run from now on. Raises: NoThread."""
+        lease = Holding(run_id=run_id, project_name=project_name, attempt=attempt, token=token_hex(16))
+        if not self._background.is_over:
+            self._background.loop.call_soon_threadsafe(self._add, lease)
 
-    def let_go(self, run_id: RunId, *, drop: bool) -> "Future[None]":
-        """Stop holding a run; with `drop` its lease ends now, else with the run. Done when nothing is under way."""
-        return self._background.submit(self._let_go(run_id, drop=drop))
+    async def let_go(self, run_id: RunId, *, drop: bool) -> None:
+        """Stop holding a run; with `drop` its lease ends now, else with the run. Returns when nothing is under way."""
+        if not self._background.is_over:
+            await asyncio.wrap_future(self._background.submit(self._let_go(run_id, drop=drop)))
 
     async def close(self) -> None:
         """End the heartbeats; what is still held ends with its lease. May be called twice."""
-        await asyncio.wrap_future(self._background.submit(self._stop()))
-        self._background.stop()
+        await off_loop(self._background.stop)
 
-    def _add(self, lease: _Lease) -> None:
+    def _add(self, lease: Holding) -> None:
         self._leases[lease.run_id] = lease
         self._news.set()
         if self._task is None:
@@ -78,7 +74,9 @@ class Leases:
 
     async def _let_go(self, run_id: RunId, *, drop: bool) -> None:
         lease = self._leases.pop(run_id, None)
-        if lease is None:
+        # while the store is away there is nothing to wait for: the end of the run waits in the spool as well
+        waits = run_id in self._under_way and (drop or not self._trouble.count)
+        if lease is None or not (waits or (drop and lease.is_taken)):
             return
         try:
             async with asyncio.timeout(FORGET_S), self._beating:
@@ -88,48 +86,54 @@ class Leases:
             _LOG.info("lease_left", extra={"run_id": run_id})
 
     async def _beat_forever(self) -> None:
+        clock = asyncio.get_running_loop().time
         every_s = min(self._config.heartbeat_s, self._config.lease_s / HEARTBEATS_PER_LEASE)
+        renew_at = clock() + every_s
         while True:
             self._news.clear()
+            is_due = clock() >= renew_at
             try:
-                async with self._beating:
-                    await self._beat()
-                pause_s = every_s
-            except RunstoreError as error:
+                await self._beat([lease for lease in self._leases.values() if is_due or not lease.is_taken])
+            except Exception as error:  # noqa: BLE001 - whatever it was, the runs must be held
                 self._held.doubt()
-                pause_s = min(SOON_S, every_s)
-                _LOG.warning("heartbeat_put_off", extra={"reason": error.detail[:200]})
-            except Exception:  # noqa: BLE001 - whatever it was, the other runs must be held
-                pause_s = every_s
-                _LOG.exception("heartbeat_failed")
+                self._trouble.tell(_LOG, "heartbeat_put_off", error)
+                await asyncio.sleep(min(SOON_S, every_s))
+                continue
+            self._trouble.is_over()
+            if is_due:
+                renew_at = clock() + every_s
             try:
-                async with asyncio.timeout(pause_s if self._leases else None):
+                async with asyncio.timeout(renew_at - clock() if self._leases else None):
                     await self._news.wait()
             except TimeoutError:
                 continue
 
-    async def _beat(self) -> None:
+    async def _beat(self, leases: Sequence[Holding]) -> None:
         """Take what is new and renew the rest. Raises: StoreUnavailable."""
-        for lease in list(self._leases.values()):
-            if lease.run_id in self._leases and await self._renew(lease) is Standing.LOST:
-                # it has ended, another process has it, or the store has lost it: none of these is mended by us
-                self._leases.pop(lease.run_id, None)
-
-    async def _renew(self, lease: _Lease) -> Standing:
-        store = await self._held.store()
         lease_ms = round(self._config.lease_s * 1000)
-        if lease.is_taken:
-            return await RedisDispatch(store).heartbeat(lease.run_id, lease.token, lease_ms=lease_ms)
-        standing = await RedisHolding(store).hold(
-            lease.run_id,
-            lease.token,
-            worker=self._worker,
-            project_name=lease.project_name,
-            attempt=lease.attempt,
-            lease_ms=lease_ms,
-        )
+        for first in range(0, len(leases), AT_ONCE):
+            async with self._beating:
+                at_once = [lease for lease in leases[first : first + AT_ONCE] if lease.run_id in self._leases]
+                self._under_way = frozenset(lease.run_id for lease in at_once)
+                try:
+                    holding = RedisHolding(await self._held.store())
+                    standings = await holding.hold_each(at_once, worker=self._worker, lease_ms=lease_ms)
+                finally:
+                    self._under_way = frozenset()
+                refused = [standing for standing in standings if isinstance(standing, StoreUnavailable)]
+                if refused and len(refused) == len(standings):
+                    raise refused[0]
+                for lease, standing in zip(at_once, standings, strict=True):
+                    self._note(lease, standing)
+
+    def _note(self, lease: Holding, standing: Standing | StoreUnavailable) -> None:
+        if isinstance(standing, StoreUnavailable):
+            _LOG.warning("run_not_held", extra={"run_id": lease.run_id, "reason": standing.detail[:200]})
+            return
         lease.is_taken = True
-        return standing
+        if standing is Standing.LOST and self._leases.get(lease.run_id) is lease:
+            # it has ended, another process has it, or the store has lost it: none of these is mended by us
+            del self._leases[lease.run_id]
 
     async def _stop(self) -> None:
         if self._task is not None:

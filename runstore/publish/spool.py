@@ -8,19 +8,18 @@ Events are read in the order in which they came. Where the store refuses some, s
 stay in their places and hold up nobody: the rest is read first, and then it is their turn again.
 """
 
-import asyncio
 import errno
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from secrets import token_hex
 from types import MappingProxyType
-from typing import Final, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Final, NamedTuple, Self
 
 from runstore.core.errors import RunstoreError
 from runstore.core.ids import RunId
@@ -47,8 +46,6 @@ from runstore.wire.spool import (
 )
 
 _LOG: Final = logging.getLogger("runstore.publish")
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _open: Final["weakref.WeakSet[Spool]"] = weakref.WeakSet()
 
 
@@ -258,16 +255,6 @@ class Spool:
         self._fd, self._path, self._end = -1, None, 0
         self._unread, self._refused = [], []
         self.aside.clear()
-
-
-async def off_loop(act: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Do something that blocks in a thread or, where the interpreter is ending and starts none, here."""
-    try:
-        return await asyncio.to_thread(act, *args, **kwargs)
-    except RuntimeError as error:
-        if "shutdown" not in str(error):
-            raise
-        return act(*args, **kwargs)
 
 
 def _join(ranges: list[Range], more: Range) -> None:

@@ -5,8 +5,8 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import Future
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
@@ -33,18 +33,6 @@ def current_run() -> TrackedRun | None:
     return _current.get()
 
 
-class Holder(Protocol):
-    """What tracking needs of leases."""
-
-    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
-        """Hold a run from now on."""
-        ...
-
-    def let_go(self, run_id: RunId, *, drop: bool) -> "Future[None]":
-        """Stop holding it; with `drop` its lease ends now, else with the run."""
-        ...
-
-
 class Sender(Protocol):
     """What tracking needs of a publisher."""
 
@@ -52,9 +40,12 @@ class Sender(Protocol):
         """Send an event, and return when it is acknowledged."""
         ...
 
-    @property
-    def leases(self) -> Holder:
-        """What holds the runs that are under way."""
+    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
+        """Hold a run from now on."""
+        ...
+
+    async def let_go(self, run_id: RunId, *, drop: bool) -> None:
+        """Stop holding it; with `drop` its lease ends now, else with the run."""
         ...
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -101,15 +92,19 @@ class Story:
         """
         self._loop = asyncio.get_running_loop()
         event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
-        self._sender.leases.hold(event.run_id, self._options.project_name, self._options.attempt or 1)
-        await self._send(event)
+        self._sender.hold(event.run_id, self._options.project_name, self._options.attempt or 1)
+        try:
+            await self._send(event)
+        except Exception:
+            await self._sender.let_go(event.run_id, drop=True)
+            raise
         if self._told is not None:
             self._offer(self._told)
 
     async def pause(self, why: str) -> None:
         """Tell that an attempt is over and another will come; nobody holds the run until then."""
         await self._stop_progress()
-        await self._let_go(drop=True)
+        await self._sender.let_go(self.run_id, drop=True)
         await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told(progress={"message": why})))
 
     async def finish(self, ending: Ending) -> None:
@@ -120,15 +115,12 @@ class Story:
 
     async def _finish(self, ending: Ending) -> None:
         await self._stop_progress()
-        await self._let_go(drop=False)
+        # before the end is told, so that no lease is taken of a run that has ended
+        await self._sender.let_go(self.run_id, drop=False)
         try:
             await self._send(self._end(ending))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
             _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
-
-    async def _let_go(self, *, drop: bool) -> None:
-        # before the end is told, so that no lease is taken of a run that has ended
-        await asyncio.wrap_future(self._sender.leases.let_go(self.run_id, drop=drop))
 
     async def _stop_progress(self) -> None:
         self._next = None
@@ -189,14 +181,20 @@ class AsyncTrack:
         self._sender = sender
         self._options = options
         self._story: Story | None = None
+        self._entered_by = 0
         self._token: Token[TrackedRun | None] | None = None
         Story(sender, options)
 
     async def __aenter__(self) -> TrackedRun:
         if self._story is not None:
             raise RuntimeError("a tracking is entered once: call track() again for another run")
-        self._story = Story(self._sender, self._options)
-        await self._story.begin()
+        self._story, self._entered_by = Story(self._sender, self._options), os.getpid()
+        try:
+            await self._story.begin()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a cancellation: it may have begun, and will not come to its end
+                await self._story.finish(ending_of(error))
+            raise
         self._token = _current.set(self._story.run)
         return self._story.run
 
@@ -205,7 +203,8 @@ class AsyncTrack:
     ) -> None:
         assert self._story is not None
         leave(self._token)
-        await self._story.finish(ending_of(error))
+        if os.getpid() == self._entered_by:  # and not in a forked child: the end is its parent's to tell
+            await self._story.finish(ending_of(error))
 
     def __call__(self, work: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
         """Decorate an `async def`, so that each call is a run.

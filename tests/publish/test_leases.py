@@ -10,9 +10,11 @@ from uuid import uuid4
 import pytest
 
 from runstore import AsyncPublisher, Publisher, PublisherConfig
+from runstore.adapters.dispatch import Standing
+from runstore.adapters.holding import Holding, RedisHolding
 from runstore.adapters.reaping import RedisReaping
 from runstore.adapters.store import RedisStore
-from runstore.core.ids import RunId
+from runstore.core.ids import RunId, to_bytes
 from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.projector import Projector
@@ -133,3 +135,35 @@ async def test_a_cancel_is_not_left_to_a_holder_that_hears_none(redis_url: str, 
         await happens(watch.is_held)
 
         assert not await watch.store.served.ask_cancel(RunId(run.run_id))
+
+
+async def test_a_run_that_cannot_be_held_takes_no_other_with_it(redis_url: str, watch: Watch) -> None:
+    async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher, publisher.track() as ill:
+        await happens(watch.is_held)
+        run_id = RunId(ill.run_id)
+        lease = watch.store.meta.keys_of(run_id).lease(to_bytes(run_id))
+        await watch.store.client.delete(lease)
+        await watch.store.client.set(lease, "poison")
+
+        async with publisher.track() as run:
+            await watch.until(run.run_id, Status.RUNNING)
+            await past_its_lease(watch)
+
+    assert (await watch.until(run.run_id, Status.SUCCESS, Status.FAILED)).status is Status.SUCCESS
+
+
+async def test_many_leases_are_taken_and_renewed_in_few_round_trips(real_store: RedisStore) -> None:
+    holdings = [
+        Holding(run_id=RunId(str(uuid4())), project_name="forecasts", attempt=1, token=f"{number}")
+        for number in range(300)
+    ]
+    before = (await real_store.client.info("stats"))["total_writes_processed"]
+
+    for is_taken in (False, True):
+        for holding in holdings:
+            holding.is_taken = is_taken
+        told = await RedisHolding(real_store).hold_each(holdings, worker="w", lease_ms=60_000)
+        assert told == [Standing.HELD] * 300
+
+    after = (await real_store.client.info("stats"))["total_writes_processed"]
+    assert after - before < 100

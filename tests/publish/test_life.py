@@ -25,7 +25,13 @@ async def stuck(site: Site, tmp_path: Path) -> AsyncIterator[AsyncPublisher]:
 
 
 async def test_a_program_that_tracks_and_never_closes_ends_without_a_word(site: Site) -> None:
-    done = await program(site, "with Publisher(URL, 'forecasts').track() as run: print(run.run_id)")
+    code = """
+publisher = Publisher(URL, "forecasts")
+with publisher.track() as run:
+    print(run.run_id)
+"""
+
+    done = await program(site, code)
 
     assert done.stderr == ""
     assert await site.statuses(done.stdout.strip()) == ["running", "success"]

@@ -39,6 +39,7 @@ class Background:
 
     `clean_up` is run before it ends: by `stop`, when the Background is dropped, or with the process. One that another
     one's `clean_up` still needs, and stops, has `ends_with_process` false: it would end by itself, and so too soon.
+    So has one that is made late, in place of one that has ended with the process: daemon threads may go on for ever.
     A child made by fork has no such thread: `is_foreign` says so there, and a new Background is needed.
     """
 

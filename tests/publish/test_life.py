@@ -50,6 +50,26 @@ async def test_what_is_published_while_the_program_ends_is_sent(site: Site, spoo
     assert await site.statuses(run_id) == ["running", "success"]
 
 
+async def test_threads_that_go_on_publishing_do_not_keep_the_program_from_ending(site: Site) -> None:
+    code = """
+publisher = Publisher(URL, "forecasts")
+def publish():
+    while True:
+        try:
+            publisher.publish(str(uuid4()), "success")
+        except Exception:
+            time.sleep(0.001)
+threads = [threading.Thread(target=publish, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+publisher.publish(str(uuid4()), "success")
+"""
+
+    await program(site, code, within_s=30)
+
+    assert await site.logged()
+
+
 async def test_a_forked_child_that_leaves_a_tracked_block_leaves_its_end_to_the_parent(site: Site) -> None:
     code = """
 with Publisher(URL, "forecasts").track() as run:

@@ -61,6 +61,11 @@ class Background:
         return os.getpid() != self._pid
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether the thread has begun, and has not ended."""
+        return self._loop is not None and not self._loop.is_closed()
+
+    @property
     def is_over(self) -> bool:
         """Whether it has cleaned up because the process is ending; what still comes then needs a new Background."""
         return self._was_alone or (self._loop is not None and self._loop.is_closed())

@@ -16,8 +16,8 @@ from contextvars import Token
 from typing import Any, Final
 from uuid import UUID
 
-# The publisher imports both when it first needs them, in a thread of its own: a child that is forked meanwhile would
-# have half a module for ever. To have them here spares the children of single tasks the time as well.
+# A publisher imports both when it is made, which may be after a fork: to have them here spares children that live for a
+# single task the time.
 import runstore.adapters.store
 import runstore.publish.leases  # noqa: F401
 from runstore.core.errors import RunstoreError

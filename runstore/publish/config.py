@@ -53,7 +53,7 @@ class PublisherConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     spool_dir: str | None = None
     """The folder that keeps events while the store is away. None: `runstore/spool` in XDG_STATE_HOME, else in
-    `~/.local/state`; RUNSTORE_SPOOL_DIR names another."""
+    `~/.local/state`; RUNSTORE_SPOOL_DIR names another. A user without a home has one beneath /var/tmp."""
 
     spool_bytes: int = 256 * 1024 * 1024
     """How much one process keeps there at most; 0 keeps nothing. Bytes."""

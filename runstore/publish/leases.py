@@ -59,7 +59,7 @@ class Leases:
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
         """Stop holding a run; with `drop` its lease ends now, else with the run. Returns when nothing is under way."""
-        if not self._background.is_over:
+        if self._background.is_at_work:
             await asyncio.wrap_future(self._background.submit(self._let_go(run_id, drop=drop)))
 
     async def close(self) -> None:

@@ -182,18 +182,18 @@ class Spool:
                     self._remove()
                 elif self._end - self._waiting_bytes > most_delivered:
                     self._compact()
-                else:  # not fsynced: what is lost of it is delivered again
-                    os.pwrite(self._fd, encode_delivered(self._ranges[0][0]), DELIVERED_AT)
+                else:
+                    self._mark(self._ranges[0][0])
             except OSError as error:
                 _LOG.error("spool_not_cleared", extra={"path": str(self._path), "reason": error.strerror})
 
     def close(self) -> None:
         """Let go of the file, which stays where events wait in it; may be called twice."""
         with self._lock:
-            if self._fd >= 0 and self.is_empty:
-                self._remove()
-            elif len(self._ranges) > 1:  # or whoever is next would send again what was delivered between them
-                with suppress(OSError):
+            with suppress(OSError):
+                if self._fd >= 0 and self.is_empty:
+                    self._remove()
+                elif len(self._ranges) > 1:  # or whoever is next would send again what was delivered between them
                     self._compact()
             self._let_go()
 
@@ -244,8 +244,13 @@ class Spool:
             self._end += end - begin
         return moved
 
+    def _mark(self, place: int) -> None:
+        """Write how far events were delivered; not fsynced: what is lost of it is delivered again."""
+        os.pwrite(self._fd, encode_delivered(place), DELIVERED_AT)
+
     def _remove(self) -> None:
         assert self._path is not None
+        self._mark(self._end)  # should its folder keep the file
         self._path.unlink(missing_ok=True)
         self._let_go()
 

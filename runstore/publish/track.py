@@ -115,8 +115,11 @@ class Story:
 
     async def _finish(self, ending: Ending) -> None:
         await self._stop_progress()
-        # before the end is told, so that no lease is taken of a run that has ended
-        await self._sender.let_go(self.run_id, drop=False)
+        try:
+            # before the end is told, so that no lease is taken of a run that has ended
+            await self._sender.let_go(self.run_id, drop=False)
+        except Exception:  # noqa: BLE001 - it ends by itself
+            _LOG.exception("lease_left", extra={"run_id": self.run.run_id})
         try:
             await self._send(self._end(ending))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -295,6 +296,32 @@ def test_nobody_sends_what_another_user_put_there(folder: Path, caplog: pytest.L
 
         assert not list(abandoned(folder))
         assert "spool_not_adopted" in caplog.text
+
+
+def test_what_was_delivered_from_a_folder_that_lets_nothing_go_is_not_sent_again() -> None:
+    with TemporaryDirectory() as made:  # the test's own folder lets no other user in
+        outer = Path(made)
+        folder = outer / "spool"
+        outer.chmod(0o777)
+        child = os.fork()
+        if child == 0:
+            try:
+                if os.geteuid() == 0:
+                    os.setuid(54321)
+                a_spool(folder).append([b"1"])
+                folder.chmod(0o555)
+                for told in ([b"1"], []):
+                    (found,) = abandoned(folder)
+                    assert all_of(found) == told
+                    found.close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        if folder.exists():
+            folder.chmod(0o755)
+
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

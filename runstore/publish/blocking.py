@@ -106,9 +106,9 @@ class Publisher:
                 raise StoreUnavailable("the publisher was closed")
             if self._background.is_foreign or self._background.is_over:
                 url, project, config = self._told
-                is_late = self._background.is_over
+                is_first = not self._background.is_over
                 self._publisher = AsyncPublisher(url, project, config=config)
-                self._background = Background("runstore-publisher", self._publisher.close, ends_with_process=not is_late)
+                self._background = Background("runstore-publisher", self._publisher.close, ends_with_process=is_first)
             return self._publisher, self._background
 
     def renew_lock(self) -> None:

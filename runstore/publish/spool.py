@@ -31,7 +31,6 @@ from runstore.publish.spool_file import (
     locked,
     make_folder,
     put_new,
-    unfinished,
     whole_until,
     write,
 )
@@ -112,7 +111,6 @@ class Spool:
         spool = cls(path.parent, head.label, status.st_size)
         spool._end = whole_until(fd, head, path)
         os.ftruncate(fd, spool._end)
-        unfinished(path).unlink(missing_ok=True)
         spool._path, spool._fd = path, fd
         if spool._end > head.delivered:
             spool._unread.append((head.delivered, spool._end))

@@ -17,6 +17,8 @@ from typing import Final
 from runstore.wire.spool import Head, decode_head, read_records
 
 SUFFIX: Final = ".spool"
+_UNFINISHED: Final = ".new"
+_TRIES: Final = 5
 Range = tuple[int, int]
 """A stretch of a file, from one place to another."""
 _COPY_BYTES: Final = 1024 * 1024
@@ -47,11 +49,14 @@ def put_new(path: Path, head: bytes, source: int = -1, ranges: Sequence[Range] =
 
     Raises: OSError, and then nothing has changed.
     """
-    fresh = unfinished(path)
-    fresh.unlink(missing_ok=True)  # of an earlier try; nobody else has this name
-    fd = locked(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    if fd is None:
-        raise OSError(errno.EBUSY, "somebody took the new file away")
+    fresh = path.with_suffix(_UNFINISHED)
+    for _ in range(_TRIES):
+        fresh.unlink(missing_ok=True)  # of an earlier try; nobody else has this name
+        fd = locked(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        if fd is not None:  # else somebody swept it up in the moment before it was locked
+            break
+    else:
+        raise OSError(errno.EBUSY, "somebody takes each new file away")
     try:
         write(fd, head, 0)
         place = len(head)
@@ -69,9 +74,13 @@ def put_new(path: Path, head: bytes, source: int = -1, ranges: Sequence[Range] =
     return fd
 
 
-def unfinished(path: Path) -> Path:
-    """Name the file that is being made to take another's place."""
-    return path.with_suffix(".new")
+def sweep(folder: Path) -> None:
+    """Remove the files that were never finished, since their processes died. Raises: OSError."""
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        fd = locked(path, os.O_RDWR)
+        if fd is not None:
+            path.unlink(missing_ok=True)
+            os.close(fd)
 
 
 def head_of(fd: int) -> Head | None:

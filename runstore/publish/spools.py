@@ -18,7 +18,7 @@ import msgspec
 
 from runstore.publish.config import PublisherConfig
 from runstore.publish.spool import Spool
-from runstore.publish.spool_file import SUFFIX, head_of
+from runstore.publish.spool_file import SUFFIX, head_of, sweep
 from runstore.wire.spool import MOST_LABEL_BYTES, read_records
 
 _LOG: Final = logging.getLogger("runstore.publish")
@@ -68,6 +68,8 @@ def waiting(folder: Path) -> Iterator[Waiting]:
 
 def abandoned(folder: Path) -> Iterator[Spool]:
     """Take over, one by one, the files in a folder whose processes have ended."""
+    with suppress(OSError):
+        sweep(folder)
     try:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
     except OSError:

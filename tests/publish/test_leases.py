@@ -138,16 +138,17 @@ async def test_a_cancel_is_not_left_to_a_holder_that_hears_none(redis_url: str, 
 
 
 async def test_a_run_that_cannot_be_held_takes_no_other_with_it(redis_url: str, watch: Watch) -> None:
-    async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher, publisher.track() as ill:
-        await happens(watch.is_held)
-        run_id = RunId(ill.run_id)
-        lease = watch.store.meta.keys_of(run_id).lease(to_bytes(run_id))
+    async def both_are_held() -> bool:
+        return await watch.leases() == 2
+
+    publisher = AsyncPublisher(redis_url, "forecasts", config=CONFIG)
+    async with publisher, publisher.track() as ill, publisher.track() as run:
+        await happens(both_are_held)
+        lease = watch.store.meta.keys_of(RunId(ill.run_id)).lease(to_bytes(RunId(ill.run_id)))
         await watch.store.client.delete(lease)
         await watch.store.client.set(lease, "poison")
 
-        async with publisher.track() as run:
-            await watch.until(run.run_id, Status.RUNNING)
-            await past_its_lease(watch)
+        await past_its_lease(watch)
 
     assert (await watch.until(run.run_id, Status.SUCCESS, Status.FAILED)).status is Status.SUCCESS
 

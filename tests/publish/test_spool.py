@@ -237,9 +237,10 @@ def test_a_disk_that_is_full_keeps_nothing_from_being_delivered(folder: Path) ->
     assert heard + all_of(spool) == [*told, b"more"]
 
 
-def test_what_a_crash_left_half_made_goes_with_the_file_that_it_was_to_replace(folder: Path) -> None:
+def test_what_a_crash_left_half_made_is_swept_up(folder: Path) -> None:
     with dead_process(folder, b"1") as path:
         path.with_suffix(".new").write_bytes(b"RUNSPOOL, and then the power went")
+        (folder / "3-c.new").touch()
 
         (found,) = abandoned(folder)
 

@@ -1,5 +1,6 @@
 """One partition's projector: folds what it is given, and commits it against the cursor that it read."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from logging import getLogger
@@ -67,6 +68,7 @@ class PartitionProjector:
         self._unfoldable: dict[EntryId, str] = {}
         self._singly_upto: EntryId | None = None
         self._lost = 0
+        self._turn = asyncio.Lock()
         self.commits = 0
 
     @property
@@ -98,18 +100,19 @@ class PartitionProjector:
 
         Raises: StoreUnavailable; whether the batch was written is then unknown.
         """
-        for part in [[row] for row in rows] if self._is_wary(rows) else [rows]:
-            if not await self._attempt(part):
-                return False
-        return True
+        async with self._turn:
+            for part in [[row] for row in rows] if self._is_wary(rows) else [rows]:
+                if not await self._attempt(part):
+                    return False
+            return True
 
     def _is_wary(self, rows: Sequence[Row]) -> bool:
         return self._singly_upto is not None and rows[0][0] <= self._singly_upto
 
     async def _attempt(self, rows: Sequence[Row]) -> bool:
         standing = self._standing
-        if standing is None:
-            # dropped meanwhile: the partition went to another projector and came back
+        if standing is None or rows[0][0] <= standing.entry:
+            # dropped meanwhile: the partition went to another projector and came back; or folded by another turn
             return False
         try:
             await self._project(standing, rows)

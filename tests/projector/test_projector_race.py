@@ -39,3 +39,16 @@ async def test_two_projectors_that_race_fold_what_one_alone_folds(redis_url: str
         raced = await folded_by(redis_url, STORIES[name], ["a", "b"], seed)
         assert {key: value for key, value in raced.items() if key in clean} == clean, (name, seed)
         assert all(b":o:" in key and not value[1] for key, value in raced.items() if key not in clean)
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_two_turns_of_one_projector_at_once_fold_what_one_alone_folds(redis_url: str, name: str) -> None:
+    clean = await folded_by(redis_url, STORIES[name], ["alone"], 0)
+
+    emptied(redis_url)
+    async with RedisStore.open(redis_url, partitions=1) as store:
+        await tell_story(store, STORIES[name])
+        projector = Projector(store, SMALL)
+        await asyncio.gather(projector.drain(), projector.drain(), projector.drain())
+
+        assert {key: value for key, value in (await state_of(store)).items() if key in clean} == clean

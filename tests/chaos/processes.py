@@ -84,6 +84,10 @@ class Role:
         self.signal(signal.SIGTERM)
         return self._reap(within_s)
 
+    def wait(self, within_s: float) -> int:
+        """Wait for its end, and return its exit code; it is killed where it takes longer."""
+        return self._reap(within_s)
+
     def _reap(self, within_s: float | None) -> int:
         assert self._process is not None
         try:

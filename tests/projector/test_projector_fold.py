@@ -1,6 +1,7 @@
 """Whatever is in the log, the projector makes of it what the core's fold makes of it."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -8,14 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runstore.adapters.store import RedisStore
-from runstore.core.event import EntryId, OutputRef
-from runstore.core.fold import Refused, project
+from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.core.run import HistoryItem, Run
-from runstore.projection.reading import Heard, read_entry
 from runstore.projector import Projector, ProjectorConfig
 from tests.conftest import emptied
 from tests.projector.builders import run_id_of
+from tests.projector.folded import fold_log
 
 RUNS = [run_id_of(number, partition=0, partitions=1) for number in range(3)]
 STATUSES = ["pending", "running", "success", "failed", "timed_out", "cancelled", "nonsense"]
@@ -43,35 +43,16 @@ logs = st.lists(entries.map(lambda fields: fields or {b"no": b"thing"}), min_siz
 
 
 def folded(log: list[dict[bytes, bytes]]) -> tuple[dict[RunId, Run], dict[RunId, list[HistoryItem]], int]:
-    """Fold a log by the core alone; a terminal event's output lies where the projector will put it."""
-    runs: dict[RunId, Run] = {}
-    histories: dict[RunId, list[HistoryItem]] = {}
-    numbers: dict[str, int] = {}
-    dead = 0
-    for place, fields in enumerate(log):
-        entry_id = EntryId(1_700_000_000_000 + place, 0)
-        heard = read_entry(entry_id, fields, partition=0, partitions=1)
-        if not isinstance(heard, Heard):
-            dead += 1
-            continue
-        event = heard.entry.event
-        if event.output is not None:
-            ref = OutputRef(token=str(entry_id).encode(), output_bytes=len(event.output), chunks=0)
-            event = msgspec.structs.replace(event, output=None, output_ref=ref)
-        entry = msgspec.structs.replace(heard.entry, event=event)
-        run = runs.get(event.run_id)
-        outcome = project(run, entry)
-        if isinstance(outcome, Refused):
-            dead += 1
-            continue
-        after = outcome.run
-        if run is None and event.numbered:
-            numbers[after.project_name] = numbers.get(after.project_name, 0) + 1
-            after = msgspec.structs.replace(after, run_number=numbers[after.project_name])
-        runs[event.run_id] = after
-        if outcome.item is not None:
-            histories.setdefault(event.run_id, []).append(outcome.item)
-    return runs, histories, dead
+    """Fold a log by the core alone; runs are numbered as they come."""
+    numbers: Counter[str] = Counter()
+
+    def number(_: RunId, run: Run) -> int:
+        numbers[run.project_name] += 1
+        return numbers[run.project_name]
+
+    entries = [(EntryId(1_700_000_000_000 + place, 0), fields) for place, fields in enumerate(log)]
+    done = fold_log({0: entries}, 1, number)
+    return done.runs, done.histories, done.dead
 
 
 async def projected(url: str, log: list[dict[bytes, bytes]], batch_entries: int) -> tuple[Any, ...]:

@@ -1,0 +1,173 @@
+"""One chaos run: start a site, drive it while the plan goes wrong, let everything heal, then check what is left."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from runstore import AsyncPublisher
+from runstore.adapters.store import RedisStore
+from runstore.publish import PublisherConfig
+from tests.chaos.checker import check
+from tests.chaos.faults import Injector
+from tests.chaos.final import read_final, spooled
+from tests.chaos.history import History, Outcome, read_part
+from tests.chaos.load import sentinels
+from tests.chaos.observing import Counts
+from tests.chaos.plan import Fault, Kind, make_plan
+from tests.chaos.report import Report
+from tests.chaos.site import Shape, Site, processes_of
+
+QUIET_S: Final = 60.0
+INEXACT: Final = frozenset({Kind.CLOCK, Kind.POISON})
+"""What sets the log back or writes it anew: counts and times are then not those of one fold."""
+
+
+class Ran(msgspec.Struct, kw_only=True):
+    """What a run comes to."""
+
+    report: Report
+    injected: dict[str, int]
+    restarted: dict[str, int]
+    """What ended by itself, and was started again."""
+    bytes_cut: int
+    seconds: float
+
+
+async def run_chaos(
+    folder: Path,
+    shape: Shape,
+    *,
+    seconds: float,
+    kinds: Collection[Kind],
+    plan: list[Fault] | None = None,
+    gap_s: float = 0.8,
+) -> Ran:
+    """Run and check. `plan` unset: one is made from the seed."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    began = monotonic()
+    site = Site(folder, shape)
+    history = History(site.history / "chaos.jsonl")
+
+    def reach(phase: str) -> None:
+        history.hear("chaos", "phase", detail=f"{monotonic() - began:.1f} s: {phase}")
+
+    try:
+        await site.start()
+        reach("everything runs")
+        site.start_observer()
+        reach("everybody observes")
+        injector = Injector(site, history)
+        if plan is None:
+            plan = make_plan(shape.seed, seconds, kinds, site.can_befall, gap_s=gap_s)
+        (folder / "plan.txt").write_text("\n".join(map(repr, plan)))
+        ends_at = monotonic() + seconds
+        supervising = asyncio.create_task(injector.supervise())
+        await injector.play(plan)
+        await asyncio.sleep(max(0.0, ends_at - monotonic()))
+        await asyncio.to_thread(site.server.ready)
+        await asyncio.sleep(2)  # whatever had not found Redis has ended by now, and is started again
+        supervising.cancel()
+        reach("nothing goes wrong any more")
+        trouble = await _let_end(site, history)
+        reach("everything was heard")
+        left = await _stop(site)
+        final = await read_final(site.server.url)
+        reach("everything has stopped")
+        final.left = {**final.left, **left}
+        report = check(site.history, final, is_exact=INEXACT.isdisjoint(fault.kind for fault in plan))
+        for what in trouble:
+            report.broken("everything comes to rest", what)
+        return Ran(
+            report=report,
+            injected=injector.done,
+            restarted=injector.ended,
+            bytes_cut=injector.bytes_cut,
+            seconds=round(monotonic() - began, 1),
+        )
+    finally:
+        await site.aclose()
+
+
+async def _let_end(site: Site, history: History) -> list[str]:
+    """Let what was begun end, and everybody hear of it; return what did not come to rest."""
+    trouble = []
+    assert site.observer is not None
+    site.observer.signal(signal.SIGTERM)
+    codes = await asyncio.gather(*(asyncio.to_thread(site.roles[name].stop, QUIET_S) for name in site.publishers))
+    trouble += [f"{name} ended with {code}" for name, code in zip(site.publishers, codes, strict=True) if code]
+    history.hear("chaos", "phase", detail="everything was told")
+    if not await _holds(lambda: _calls_are_over(site)):
+        trouble.append("the observers' calls are not over")
+    if not await _holds(lambda: _all_have_ended(site)):
+        trouble.append("not every run has ended")
+    history.hear("chaos", "phase", detail="every run has ended")
+    await _tell_sentinels(site, history)
+    counts = Counts({name: _told(site, name) for name in site.publishers})
+    (site.history / "counts.json").write_bytes(msgspec.json.encode(counts))
+    site.observer.signal(signal.SIGUSR1)
+    code = await asyncio.to_thread(site.observer.wait, QUIET_S)
+    if code:
+        trouble.append(f"the observers ended with {code}")
+    return trouble
+
+
+async def _stop(site: Site) -> dict[str, int]:
+    codes = await asyncio.to_thread(site.stop)
+    left = {f"exit codes of {name}": abs(code) for name, code in codes.items()}
+    left["processes"] = len(list(processes_of(site)))
+    left["events in spools"] = spooled(site.spool_disk)
+    return left
+
+
+async def _holds(claim: Callable[[], Awaitable[bool]]) -> bool:
+    deadline = monotonic() + QUIET_S
+    while not await claim():
+        if monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.2)
+    return True
+
+
+async def _calls_are_over(site: Site) -> bool:
+    path = site.history / "observer.jsonl"
+
+    def look() -> bool:
+        with path.open("rb") as file:
+            return b'"calls-over"' in file.read()
+
+    return await asyncio.to_thread(look)
+
+
+async def _all_have_ended(site: Site) -> bool:
+    """Whether no run is pending or running any more, and the log is folded to its end."""
+    async with RedisStore.open(site.server.url) as store:
+        for keys in store.meta.keys:
+            folded, _ = await store.client.hmget(keys.cursor, "entry", "n")
+            last = await store.client.execute_command("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
+            if last and last[0][0] != folded:
+                return False
+        return not [
+            key
+            for status in ("pending", "running")
+            async for key in store.client.scan_iter(match=f"runstore:{{*}}:s:{status}:*", count=5000)
+        ]
+
+
+async def _tell_sentinels(site: Site, history: History) -> None:
+    config = PublisherConfig(spool_bytes=0)
+    async with AsyncPublisher(site.server.url, config=config) as publisher:
+        for run_id, project in sentinels(site.shape.seed, site.partitions):
+            told = {"run_id": run_id, "status": "failed"}
+            op = history.invoke("chaos", "publish", project=project, **told)
+            published = await publisher.publish(run_id, "failed", project_name=project)
+            history.end("chaos", "publish", op, Outcome.OK, event_id=published.event_id, **told)
+
+
+def _told(site: Site, name: str) -> int:
+    return 1 + max((int(line.detail) for line in read_part(site.history / f"{name}.jsonl") if line.do == "told"), default=-1)

@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from runstore.core.errors import InvalidRequest, StoreUnavailable
 
@@ -25,6 +26,7 @@ MAX_BLOCK_MS: Final = 30_000
 """The longest that one blocking read may wait for; longer waits are made of several."""
 
 _LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET"})
+_MOST_OPTIONS: Final = 8
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _T = TypeVar("_T")
 
@@ -43,17 +45,39 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"Redis did not do as asked: {str(error)[:200] or type(error).__name__}") from error
 
 
+@contextmanager
+def _suspecting(pool: Any) -> Iterator[None]:
+    """Where a command was not answered in time, let none begin on another connection that was open then.
+
+    They may all lead to a server or a way that is gone without a word, and each would cost the next caller as long.
+    """
+    life = pool.life
+    try:
+        yield
+    except (NoAnswer, TimeoutError):
+        pool.life = max(pool.life, life + 1)
+        raise
+
+
+def _block_ms(args: Sequence[Any]) -> int:
+    options = args[:_MOST_OPTIONS]
+    return int(args[options.index("BLOCK") + 1]) if "BLOCK" in options else 0
+
+
 class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
     """A client whose failures are StoreUnavailable. `scripts` holds the hashes of scripts that were loaded."""
 
-    def __init__(self, pool: BlockingConnectionPool) -> None:
+    def __init__(self, pool: BlockingConnectionPool, timeout_s: float) -> None:
         super().__init__(connection_pool=pool)
         self.scripts: set[str] = set()
+        self._timeout_s = timeout_s
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Run one command. Raises: StoreUnavailable."""
-        with translated():
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+        """Run one command; one that blocks may take its own time above that of the others. Raises: StoreUnavailable."""
+        with translated(), _suspecting(self.connection_pool):
+            block_ms = _block_ms(args)
+            async with asyncio.timeout(self._timeout_s + block_ms / 1000 if block_ms else None):
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "StorePipeline":
         """Begin a pipeline whose failures are StoreUnavailable as well."""
@@ -65,7 +89,7 @@ class StorePipeline(Pipeline):  # type: ignore[type-arg, unused-ignore]
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was queued. Raises: StoreUnavailable."""
-        with translated():
+        with translated(), _suspecting(self.connection_pool):
             replies: list[Any] = await super().execute(raise_on_error)
             return replies
 
@@ -81,7 +105,19 @@ class _PacksFast:
 
 
 class _Pool(BlockingConnectionPool):
-    """A pool that gets every connection back, also from a caller who is cancelled while handing it in."""
+    """A pool that gets every connection back, also from a caller who is cancelled while handing it in.
+
+    Connections that were made in a former `life` are made anew before they are used again.
+    """
+
+    life = 0
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        made: Any = connection
+        if getattr(made, "life", self.life) != self.life:
+            await connection.disconnect()
+        made.life = self.life
+        await super().ensure_connection(connection)
 
     async def release(self, connection: AbstractConnection) -> None:
         # the clients from 5.2 to 8 wait in different places here; where none of them will, a task is saved
@@ -143,7 +179,7 @@ def connect(
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"the Redis URL cannot be used: {str(error)[:120]}") from None
-    return StoreClient(pool)
+    return StoreClient(pool, timeout_s)
 
 
 def address_of(url: str) -> str | None:
@@ -263,6 +299,12 @@ class Connections:
                 await self.client.connection_pool.disconnect()
                 await self.blocking.connection_pool.disconnect()
             raise
+
+    def doubt(self) -> None:
+        """Let no command begin on a connection that is open now: the server behind it may be one of the past."""
+        for client in (self.client, self.blocking):
+            pool: Any = client.connection_pool
+            pool.life += 1
 
     async def aclose(self) -> None:
         """Close every connection; may be called twice."""

@@ -45,8 +45,9 @@ class DispatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     register_every_s: float = 60.0
     """Seconds after which the worker says again which projects it serves."""
 
-    block_ms: int = 10_000
-    """Milliseconds that one wait for signals takes at most."""
+    block_ms: int = 5_000
+    """Milliseconds that one wait for signals takes at most; a Redis that is gone without a word is noticed after these
+    and `timeout_s`."""
 
     max_backoff_s: float = 1.0
     """Seconds to wait at most before Redis is asked again after it was away."""

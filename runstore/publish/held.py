@@ -80,6 +80,8 @@ class HeldStore:
     def doubt(self) -> None:
         """Take note that the store failed: it may be another one when it is back."""
         self._epochs.clear()
+        if self._store is not None:
+            self._store.connections.doubt()
 
     async def aclose(self) -> None:
         """Close the store where it is this process's and loop's; may be called twice."""

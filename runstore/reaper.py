@@ -1,7 +1,8 @@
 """The reaper: ends or retries runs whose worker is silent, and ends those that are past their time, by events.
 
 It decides here, by what it saw; the deed is one script that looks again. After an outage or a jump of the store's clock
-it leaves what workers hold alone for the length of a lease, so that every worker that lives can say so.
+it leaves what workers hold alone for the length of a lease, so that every worker that lives can say so. It also lets no
+lease last longer than that, for where the clock was set back a dead worker's would last until it is as late again.
 """
 
 import asyncio
@@ -36,7 +37,8 @@ class ReaperConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds between two turns; well under half a lease, else every turn looks like one after an outage."""
 
     lease_ms: Annotated[int, msgspec.Meta(ge=100)] = 15_000
-    """Milliseconds that workers hold a run for; after an outage nothing is ended for so long."""
+    """Milliseconds that workers hold a run for; after an outage nothing is ended for so long. A run is timed out no
+    sooner after one than so, within which workers say how much of its time is left."""
 
     max_backoff_s: float = 5.0
     """Seconds to wait at most after a turn that failed; the first waits are shorter."""
@@ -50,6 +52,7 @@ class Reaper:
         self._redis = RedisReaping(store)
         self._seen: tuple[int, float] | None = None
         self._resume_ms = 0
+        self._is_disturbed = False
         self._task: asyncio.Task[None] | None = None
         self.turns_failed = 0
         self.retried = 0
@@ -95,11 +98,16 @@ class Reaper:
             done += await self._surely(due, self._reap_wait(due))
         if workers_may_speak:
             return done
-        for due in sight.leases:
+        for due in filter(self._has_had_its_term, sight.leases):
             done += await self._surely(due, self._reap_lease(due, sight.now_ms))
         for due in sight.deadlines:
             done += await self._surely(due, self._reap_deadline(due))
         return done
+
+    def _has_had_its_term(self, due: Due) -> bool:
+        """Whether a holder whose lease is longer than ours may also have spoken since the last disturbance."""
+        now_ms, _ = self._seen or (0, 0.0)
+        return now_ms >= self._resume_ms + max(0, due.term_ms - self._config.lease_ms)
 
     async def _wait_out(self) -> bool:
         """Read the clocks, and say whether nothing that a worker may hold is to be ended yet."""
@@ -112,8 +120,14 @@ class Reaper:
             now_ms=now_ms, seen_ms=seen_ms, elapsed_ms=round(elapsed_ms), lease_ms=lease_ms, resume_ms=before_ms
         )
         self._seen = (now_ms, at)
-        if self._resume_ms > max(before_ms, now_ms):
+        if self._resume_ms > max(before_ms, now_ms) or seen_ms > now_ms:
             _log.info("reaping_waits", extra={"for_ms": self._resume_ms - now_ms})
+            self._is_disturbed = True
+        if self._is_disturbed:
+            shortened = await self._redis.shorten()
+            self._is_disturbed = False
+            if shortened:
+                _log.warning("leases_shortened", extra={"leases": shortened})
         return now_ms < self._resume_ms
 
     async def _surely(self, due: Due, deed: Coroutine[Any, Any, bool]) -> bool:

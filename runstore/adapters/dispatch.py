@@ -3,7 +3,7 @@
 A lease is a score in `leases` (when it ends) and a hash: `token` (empty while nobody holds the run), `worker`,
 `project`, `attempt`, `attempts`, `claims` (how often it was claimed), `begun` (`1` once its command may have started),
 `cancel` (`1` once asked), `deaf` (`1` where its holder hears of no cancel), `created` (its place in the queue),
-`queue_until` (its queue deadline, until it has begun).
+`queue_until` (its queue deadline, until it has begun), `term` (how long it lasts from a heartbeat on).
 A claim whose command never began counts for no attempt.
 
 Scripts write last what would lose a run, were an earlier write to fail: a run leaves the queue when it has its lease,
@@ -61,7 +61,8 @@ local attempt = text(tonumber(old[1] or '0') + 1)
 local claims = text(tonumber(old[2] or '0') + 1)
 local queue_until = redis.call('ZSCORE', KEYS[3], id) or ''
 redis.call('HSET', lease, 'token', ARGV[3], 'worker', ARGV[4], 'project', ARGV[5], 'attempt', attempt,
-  'attempts', ARGV[6], 'claims', claims, 'begun', '0', 'cancel', '0', 'created', created, 'queue_until', queue_until)
+  'attempts', ARGV[6], 'claims', claims, 'begun', '0', 'cancel', '0', 'created', created, 'queue_until', queue_until,
+  'term', ARGV[7])
 redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[7])), id)
 redis.call('ZADD', KEYS[4], text(now + tonumber(ARGV[8])), id)
 redis.call('ZREM', KEYS[3], id)
@@ -77,7 +78,7 @@ if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] then return 'lost' end
 if redis.call('HGET', KEYS[1], 'cancel') == '1' then return 'cancel_asked' end
 redis.call('ZADD', KEYS[3], text(now + tonumber(ARGV[4])), ARGV[1])
 redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[3])), ARGV[1])
-redis.call('HSET', KEYS[1], 'begun', '1', 'queue_until', '')
+redis.call('HSET', KEYS[1], 'begun', '1', 'queue_until', '', 'term', ARGV[3])
 return 'held'
 """
 )
@@ -85,7 +86,13 @@ HEARTBEAT: Final = Script(
     NOW
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] then return 'lost' end
+redis.call('HSET', KEYS[1], 'term', ARGV[3])
 redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[3])), ARGV[1])
+if KEYS[3] then
+  local left = tonumber(ARGV[4])
+  if left > 0 then redis.call('ZADD', KEYS[3], text(now + left), ARGV[1])
+  else redis.call('ZADD', KEYS[3], 'XX', 'LT', text(now), ARGV[1]) end
+end
 if redis.call('HGET', KEYS[1], 'cancel') == '1' then return 'cancel_asked' end
 return 'held'
 """
@@ -204,10 +211,19 @@ class RedisDispatch:
         reply = await _BEGIN.run(self._client, names, [packed, token, lease_ms, deadline_ms])
         return Standing(reply.decode())
 
-    async def heartbeat(self, run_id: RunId, token: str, *, lease_ms: int) -> Standing:
-        """Renew a lease, and hear how it stands."""
+    async def heartbeat(self, run_id: RunId, token: str, *, lease_ms: int, left_ms: int | None = None) -> Standing:
+        """Renew a lease, and hear how it stands.
+
+        Units: `left_ms` is how much of the run's time is left by the holder's own clock (None: it does not say), for
+        the store's clock, by which the deadline is kept, may have jumped.
+        """
         keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
-        reply = await HEARTBEAT.run(self._client, [keys.lease(packed), keys.leases], [packed, token, lease_ms])
+        names = [keys.lease(packed), keys.leases]
+        args: list[bytes | str | int] = [packed, token, lease_ms]
+        if left_ms is not None:
+            names.append(keys.deadlines)
+            args.append(max(0, left_ms))
+        reply = await HEARTBEAT.run(self._client, names, args)
         return Standing(reply.decode())
 
     async def release(self, run_id: RunId, token: str, project: str) -> Released:

@@ -23,7 +23,8 @@ _HOLD: Final = Script(
 local told = redis.call('HMGET', KEYS[1], 'token', 'deaf')
 if told[1] and told[1] ~= '' and told[2] ~= '1' then return 'lost' end
 redis.call('HSET', KEYS[1], 'token', ARGV[2], 'worker', ARGV[4], 'project', ARGV[5], 'attempt', ARGV[6],
-  'attempts', ARGV[6], 'claims', ARGV[6], 'begun', '1', 'cancel', '0', 'deaf', '1')
+  'attempts', ARGV[6], 'claims', ARGV[6], 'begun', '1', 'cancel', '0', 'deaf', '1',
+  'term', ARGV[3])
 redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[3])), ARGV[1])
 return 'held'
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
 
 MOST_DUE: Final = 200
-_FIELDS: Final = ("project", "token", "attempt", "attempts", "claims", "begun", "cancel")
+_FIELDS: Final = ("project", "token", "attempt", "attempts", "claims", "begun", "cancel", "term")
 _AGAIN: Final = """
 local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '-1')
 if score ~= tonumber(ARGV[2]) or score > now then return 0 end
@@ -73,6 +73,21 @@ redis.call('ZREM', KEYS[1], ARGV[1])
 return 1
 """
 )
+_SHORTEN: Final = Script(
+    NOW
+    + """
+local found, shortened = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now), '+inf', 'WITHSCORES'), 0
+for place = 1, #found, 2 do
+  local told = redis.pcall('HGET', ARGV[1] .. found[place], 'term')
+  local term = type(told) == 'string' and tonumber(told)
+  if term and tonumber(found[place + 1]) > now + term then
+    redis.call('ZADD', KEYS[1], text(now + term), found[place])
+    shortened = shortened + 1
+  end
+end
+return shortened
+"""
+)
 _DISMISS: Final = Script("""
 local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '-1')
 if score ~= tonumber(ARGV[2]) then return 0 end
@@ -83,7 +98,8 @@ return redis.call('ZREM', KEYS[1], ARGV[1])
 class Due(msgspec.Struct, frozen=True, kw_only=True):
     """A lease, deadline or queue deadline that is past, with what was seen beside it.
 
-    `project` empty: nothing is known of such a run. `request` is its JSON, empty where it is gone.
+    `project` empty: nothing is known of such a run. `term_ms` is how long its lease lasts from a heartbeat on (0: not
+    known). `request` is its JSON, empty where it is gone.
     """
 
     partition: int
@@ -96,6 +112,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     claims: int
     has_begun: bool
     cancel_asked: bool
+    term_ms: int
     request: bytes
 
     @property
@@ -164,6 +181,16 @@ class RedisReaping:
             due.append(_due(keys.partition, packed, score, beside=(lease, owner, request)))
         return due
 
+    async def shorten(self) -> int:
+        """Let no lease last longer than its term from now on, and return how many would have.
+
+        Their holders, should they live, would have said the same by now: such a lease is left of a time that has not
+        come yet since the store's clock was set back.
+        """
+        calls = [([keys.leases], [keys.lease(b"")]) for keys in self._meta.keys]
+        replies = await _SHORTEN.run_each(self._client, calls)
+        return sum(reply for reply in replies if not isinstance(reply, Exception))
+
     async def retry(self, due: Due) -> bool:
         """Put a run whose lease is past back into its queue; false where it is not as it was seen."""
         keys, packed = self._meta.keys[due.partition], to_bytes(due.run_id)
@@ -214,7 +241,7 @@ def was_refused(error: StoreUnavailable) -> bool:
 
 def _due(partition: int, packed: bytes, score: bytes, *, beside: tuple[Any, Any, Any]) -> Due:
     lease, owner, request = beside
-    project, token, attempt, attempts, claims, begun, cancel = lease
+    project, token, attempt, attempts, claims, begun, cancel, term = lease
     owner = owner if isinstance(owner, bytes) else b""
     return Due(
         partition=partition,
@@ -227,6 +254,7 @@ def _due(partition: int, packed: bytes, score: bytes, *, beside: tuple[Any, Any,
         claims=_number(claims),
         has_begun=begun == b"1",
         cancel_asked=cancel == b"1",
+        term_ms=_number(term),
         request=request if isinstance(request, bytes) else b"",
     )
 

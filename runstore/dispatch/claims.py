@@ -40,6 +40,7 @@ class Dispatch:
         self._look_at: float = 0.0
         self._offered = asyncio.Event()
         self._news: dict[RunId, asyncio.Event] = {}
+        self._deadlines: dict[RunId, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -98,6 +99,7 @@ class Dispatch:
         Raises: StoreUnavailable.
         """
         deadline_s = claim.timeout_s + claim.project.grace_s + self.config.deadline_slack_s
+        self._deadlines[claim.run_id] = asyncio.get_running_loop().time() + deadline_s
         return await self._redis.begin(
             claim.run_id, claim.token, lease_ms=self.config.lease_ms, deadline_ms=round(deadline_s * 1000)
         )
@@ -107,7 +109,9 @@ class Dispatch:
 
         Raises: StoreUnavailable: then nobody took the run either; keep it and try again soon.
         """
-        return await self._redis.heartbeat(claim.run_id, claim.token, lease_ms=self.config.lease_ms)
+        deadline = self._deadlines.get(claim.run_id)
+        left_ms = None if deadline is None else round((deadline - asyncio.get_running_loop().time()) * 1000)
+        return await self._redis.heartbeat(claim.run_id, claim.token, lease_ms=self.config.lease_ms, left_ms=left_ms)
 
     async def heard(self, claim: Claim, timeout_s: float) -> bool:
         """Wait until something about the run is to be looked at (by `heartbeat`); false where nothing was, in time."""
@@ -134,7 +138,7 @@ class Dispatch:
         """
         released = await self._redis.release(claim.run_id, claim.token, claim.project.name)
         if released in {Released.REQUEUED, Released.LOST}:
-            self._news.pop(claim.run_id, None)
+            self.forget(claim)
         return released
 
     async def finish(self, claim: Claim) -> None:
@@ -146,6 +150,7 @@ class Dispatch:
     def forget(self, claim: Claim) -> None:
         """Listen no longer to what is said about a run."""
         self._news.pop(claim.run_id, None)
+        self._deadlines.pop(claim.run_id, None)
 
     async def _wait_for_an_offer(self) -> None:
         left_s = self._look_at - asyncio.get_running_loop().time()
@@ -200,15 +205,17 @@ class Dispatch:
     async def _claim_once(self, queue: Queue) -> ClaimRow | None:
         partition, name = queue
         project = self._projects[name]
-        deadline_s = project.timeout_s + project.grace_s + self.config.prepare_s
         return await self._redis.claim(
             partition,
             name,
             worker=self.config.name,
             attempts=project.attempts,
             lease_ms=self.config.lease_ms,
-            deadline_ms=round(deadline_s * 1000),
+            deadline_ms=round(self._claim_s(project) * 1000),
         )
+
+    def _claim_s(self, project: ServedProject) -> float:
+        return project.timeout_s + project.grace_s + self.config.prepare_s
 
     async def _claim_of(self, row: ClaimRow, project: ServedProject) -> Claim | None:
         try:
@@ -218,6 +225,7 @@ class Dispatch:
             return None
         request = read_request(told)
         self._news[row.run_id] = asyncio.Event()
+        self._deadlines[row.run_id] = asyncio.get_running_loop().time() + self._claim_s(project)
         return Claim(run_id=row.run_id, project=project, request=request, attempt=row.attempt, token=row.token)
 
     async def _refuse(self, row: ClaimRow, project: ServedProject) -> None:

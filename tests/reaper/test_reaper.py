@@ -269,6 +269,35 @@ async def test_after_an_outage_every_lease_gets_a_full_term(store, projector, di
     assert reaper.ended == 0
 
 
+@BOTH
+async def test_no_lease_lasts_longer_than_its_term_from_now(store, projector, dispatch, reaper) -> None:
+    run_id = await ask(store, projector)
+    row = await claim(dispatch, run_id, lease_ms=400)
+    leases = store.meta.keys_of(run_id).leases
+    await store.client.zincrby(leases, 3_600_000, to_bytes(run_id))  # as if the clock had been set back since
+
+    await take_turns(reaper, lambda: reaper.ended == 1)
+
+    assert await dispatch.heartbeat(run_id, row.token, lease_ms=400) is Standing.LOST
+
+
+@BOTH
+async def test_a_holder_says_how_much_of_its_time_is_left_whatever_the_clock_says(
+    store, projector, dispatch, reaper
+) -> None:
+    run_id = await ask(store, projector, timeout_s=600)
+    row = await claim(dispatch, run_id, lease_ms=LONG_MS)
+    deadlines = store.meta.keys_of(run_id).deadlines
+    await store.client.zincrby(deadlines, -3_600_000, to_bytes(run_id))  # as if the clock had been set ahead since
+
+    await dispatch.heartbeat(run_id, row.token, lease_ms=LONG_MS, left_ms=LONG_MS)
+    await take_a_term(reaper, store)
+    assert reaper.ended == 0
+
+    await dispatch.heartbeat(run_id, row.token, lease_ms=LONG_MS, left_ms=0)
+    await take_turns(reaper, lambda: reaper.ended == 1)
+
+
 async def token_of(store: RedisStore, run_id: RunId) -> str:
     key = store.meta.keys_of(run_id).lease(to_bytes(run_id))
     return (await store.client.execute_command("HGET", key, "token")).decode()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
 from runstore.core.errors import Forbidden, RunstoreError
@@ -27,6 +27,7 @@ from runstore.gateway.route import Route
 Outermost = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SPOKEN: Final = frozenset({HttpVersion10, HttpVersion11})
 _GUARDED: Final = ("/v1", "/mcp")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _log = logging.getLogger("runstore.gateway")
@@ -68,6 +69,7 @@ def guard(handle: Outermost) -> Outermost:
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:
         try:
+            check_version(request)
             check_expectation(request)
             return await handle(request)
         except RunstoreError as error:
@@ -81,6 +83,17 @@ def guard(handle: Outermost) -> Outermost:
             return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
 
     return guarded
+
+
+def check_version(request: web.BaseRequest) -> None:
+    """Check that a request is of a version of HTTP that is spoken here.
+
+    Raises: HttpProblem.
+    """
+    if request._message.version not in _SPOKEN:
+        # aiohttp answers in the version it was asked in, whatever that is, and keeps `request.version` once it is read
+        request._version = HttpVersion10
+        raise HttpProblem("bad_request", "this is no HTTP/1.1, nor HTTP/1.0", close=True)
 
 
 def check_expectation(request: web.BaseRequest) -> None:

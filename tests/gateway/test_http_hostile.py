@@ -226,6 +226,15 @@ async def test_what_is_no_http_is_told_so(site: Site) -> None:
         assert b"application/problem+json" in answer
 
 
+@pytest.mark.parametrize("line", [b"GET /healthz", b"GET /healthz HTTP/0.9", b"GET /healthz HTTP/2.0"])
+async def test_a_version_that_is_not_spoken_is_refused_in_one_that_is(site: Site, line: bytes) -> None:
+    answer = await ask(site, line + b"\r\nHost: x\r\n\r\n")
+
+    assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")), answer
+    assert b"Connection: close" in answer or answer.startswith(b"HTTP/1.0")
+    assert b"application/problem+json" in answer
+
+
 async def test_a_head_over_the_limits_is_too_large_and_told_which(site: Site) -> None:
     for raw, says in (
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"16384 bytes"),

@@ -8,10 +8,12 @@ from typing import Final
 
 import msgspec
 
+from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId
 from runstore.core.principal import Principal
 from runstore.core.run import Run
 from runstore.core.status import Status
+from runstore.feed import FeedTail
 from runstore.ports import Outputs, Runs
 from runstore.wire.record import Record
 from runstore.wire.views import encode, view_run
@@ -30,13 +32,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lookup:
-    """Look runs up, and keep what cannot change.
+    """Look runs up, and keep what cannot change. With a `tail`, nothing is answered that it may not tell yet.
 
     Needs: an event loop of its own; questions of one turn of the loop go to the store together.
     """
 
-    def __init__(self, runs: Runs, outputs: Outputs, *, cache_bytes: int) -> None:
+    def __init__(self, runs: Runs, outputs: Outputs, *, cache_bytes: int, tail: FeedTail | None = None) -> None:
         self._runs = runs
+        self._tail = tail
         self._outputs = outputs
         self._cache_bytes = cache_bytes
         self._kept: OrderedDict[RunId, Answer] = OrderedDict()
@@ -67,12 +70,28 @@ class Lookup:
         return None
 
     async def fresh(self, run_id: RunId) -> Record | None:
-        """Get a run's record as the store has it now: what was ignored after the end is in it too."""
+        """Get a run's record as the store has it now: what was ignored after the end is in it too.
+
+        Raises: StoreUnavailable, also where it is not safe in time to tell of it.
+        """
         while True:
             generation = self._generation
+            # from before the question: a commit with the same number may be another after it
+            floor = self._tail.floor(self._tail.partition_of(run_id)) if self._tail is not None else None
             record = await self._ask(run_id)
-            if generation == self._generation:
+            if generation != self._generation:
+                continue
+            if record is None or floor is None or record.version <= floor:
                 return record
+            await self._until_safe(run_id, record.version, generation)
+
+    async def _until_safe(self, run_id: RunId, version: int, generation: int) -> None:
+        assert self._tail is not None
+        try:
+            await self._tail.told(self._tail.partition_of(run_id), version)
+        except StoreUnavailable:
+            if generation == self._generation:
+                raise
 
     async def show(self, record: Record) -> Answer:
         """Make the answer about a run, its output capped."""

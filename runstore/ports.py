@@ -3,7 +3,7 @@
 Every method may raise StoreUnavailable, within the timeout of the configuration.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,7 +14,7 @@ from runstore.core.ids import RunId
 from runstore.core.principal import Scope
 from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
-from runstore.wire.feed import FeedEntry
+from runstore.wire.feed import FeedEntry, Mark
 from runstore.wire.record import Record
 
 
@@ -103,12 +103,26 @@ class Log(Protocol):
 class Feed(Protocol):
     """The feeds that the projector writes and gateways tail."""
 
-    async def tail(self) -> list[tuple[Place, FeedEntry | None]]:
-        """Return the newest place of every partition with its feed entry (None: nothing was ever committed)."""
+    @property
+    def has_mark(self) -> bool:
+        """Whether commits are told only once they are known to be as durable as the setting says."""
         ...
 
-    async def wait(self, places: Mapping[int, int], block_ms: int) -> list[tuple[int, FeedEntry]]:
-        """Wait for feed entries after the numbers, by partition; empty when `block_ms` passed without any."""
+    async def tail(self) -> list[tuple[Place, FeedEntry | None]]:
+        """Return the newest place of every partition that may be told, with its feed entry (None: none is known)."""
+        ...
+
+    async def wait(
+        self, places: Mapping[int, int], block_ms: int, marks: Mapping[int, int] | None = None
+    ) -> list[tuple[int, FeedEntry | Mark]]:
+        """Wait for feed entries after the numbers, by partition, and for marks after those of `marks`.
+
+        Entries come before marks. Empty when `block_ms` passed without any.
+        """
+        ...
+
+    async def newest(self, partitions: Collection[int]) -> dict[int, Mark]:
+        """Return the newest commit of partitions, whether it may be told or not."""
         ...
 
     async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:

@@ -9,6 +9,7 @@ from typing import Self
 
 import msgspec
 
+from runstore.adapters.mark import get_marks
 from runstore.adapters.meta import renew_meta
 from runstore.adapters.partition import trim
 from runstore.adapters.sharing import Sharing
@@ -48,6 +49,10 @@ class ProjectorConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     feed_retention_s: float = 900.0
     """Seconds for which a feed entry is kept at least."""
+
+    mark_every_ms: int = 1_000
+    """Milliseconds between two looks at whether each newest commit is marked as safe, with a durability above
+    `acknowledged`."""
 
     trim_every_commits: int = 64
     """Commits of a partition between two trimmings."""
@@ -96,6 +101,8 @@ class Projector:
             asyncio.create_task(self._project_forever(), name="runstore-projector"),
             asyncio.create_task(self._share_forever(), name="runstore-projector-sharing"),
         ]
+        if self._store.safety.has_mark:
+            self._tasks.append(asyncio.create_task(self._mark_forever(), name="runstore-projector-marking"))
 
     async def stop(self) -> None:
         """Stop and leave the partitions to others; may be called twice."""
@@ -237,6 +244,26 @@ class Projector:
                 await self._share()
             except StoreUnavailable as error:
                 _log.error("sharing_failed", extra={"reason": error.detail})
+
+    async def _mark_forever(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(self._config.mark_every_ms / 1000)
+            try:
+                await self.mark()
+            except StoreUnavailable as error:
+                _log.error("marking_failed", extra={"reason": error.detail})
+
+    async def mark(self) -> None:
+        """Mark what was left unmarked: by who died before it could, by replicas that were away, by a failover.
+
+        Raises: StoreUnavailable.
+        """
+        owned = sorted(self._owned)
+        marks = await get_marks(self._store.client, [self._store.meta.keys[partition] for partition in owned])
+        confirms = (self._partitions[p].confirm(mark) for p, mark in zip(owned, marks, strict=True))
+        failed = [error for error in await asyncio.gather(*confirms, return_exceptions=True) if error is not None]
+        if failed:
+            raise failed[0]
 
     async def _share(self) -> None:
         """Keep what is held, give away what is over a fair share, take what nobody holds."""

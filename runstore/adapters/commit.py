@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from runstore.adapters.connection import Script, StoreClient
+from runstore.adapters.durability import Safety
 from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.wire.keys import PartitionKeys
@@ -59,9 +60,10 @@ class Verdict(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A verdict, with the keys of the wrong type or what the feed said."""
+    """A verdict, with the keys of the wrong type or what the feed said, and whether it is as durable as it is to be."""
 
     verdict: Verdict
+    is_safe: bool = True
     about: tuple[bytes, ...] = ()
 
 
@@ -145,11 +147,15 @@ async def commit(
     entry: EntryId,
     feed: bytes,
     commands: Iterable[list[bytes]],
+    safety: Safety,
 ) -> Outcome:
-    """Write a batch if the cursor still has the nonce `expected`. Raises: StoreUnavailable; it may be written."""
+    """Write a batch if the cursor still has the nonce `expected`, and wait until that is as safe as it is to be.
+
+    Raises: StoreUnavailable; it may be written.
+    """
     args: list[bytes | str | int] = [expected, nonce, n, str(entry), feed]
     for command in commands:
         args.append(len(command))
         args += command
-    verdict, *about = await _COMMIT.run(client, [keys.cursor, keys.feed], args)
-    return Outcome(verdict=Verdict(verdict.decode()), about=tuple(about))
+    (verdict, *about), is_safe = await safety.run(_COMMIT, client, [keys.cursor, keys.feed], args)
+    return Outcome(verdict=Verdict(verdict.decode()), is_safe=is_safe, about=tuple(about))

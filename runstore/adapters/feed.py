@@ -1,16 +1,18 @@
 """The feeds over Redis: one stream a partition, one entry a commit, ids dense from `1-0` on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from runstore.adapters.connection import MAX_BLOCK_MS, Connections, Script
 from runstore.adapters.log import RedisLog, parse_entry_id
+from runstore.adapters.mark import decode_mark, get_marks
 from runstore.adapters.meta import Meta
 from runstore.core.cursor import FeedSight, Place
+from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
-from runstore.wire.feed import FeedEntry, decode_feed
+from runstore.wire.feed import FeedEntry, Mark, decode_feed
 from runstore.wire.keys import META
 
 START: Final = EntryId(0, 0)
@@ -33,14 +35,21 @@ class RedisFeed:
     """What the projectors committed, for gateways to tail."""
 
     def __init__(self, connections: Connections, meta: Meta, log: RedisLog) -> None:
+        self._connections = connections
         self._client = connections.client
         self._blocking = connections.blocking
         self._meta = meta
         self._log = log
-        self._partition_of = {keys.feed: keys.partition for keys in meta.keys}
+        self._feeds = {keys.feed: keys.partition for keys in meta.keys}
+        self._marks = {keys.mark: keys.partition for keys in meta.keys}
+
+    @property
+    def has_mark(self) -> bool:
+        """Whether commits are told only once they are known to be as durable as the setting says."""
+        return self._log.safety.has_mark
 
     async def tail(self) -> list[tuple[Place, FeedEntry | None]]:
-        """Return the newest place of every partition with its feed entry (None: nothing was ever committed)."""
+        """Return the newest place of every partition that may be told, with its feed entry (None: none is known)."""
         pipe = self._client.pipeline(transaction=False)
         for keys in self._meta.keys:
             pipe.execute_command("HGET", keys.cursor, "epoch")
@@ -50,37 +59,67 @@ class RedisFeed:
         for partition in range(self._meta.partitions):
             epoch, rows = replies[2 * partition : 2 * partition + 2]
             last = _decode(*rows[0]) if rows else None
-            tails.append(
-                (
-                    Place(
-                        partition=partition,
-                        epoch=epoch or await self._log.epoch(partition),
-                        n=last.n if last else 0,
-                        nonce=last.nonce if last else b"",
-                    ),
-                    last,
-                )
+            place = Place(
+                partition=partition,
+                epoch=epoch or await self._log.epoch(partition),
+                n=last.n if last else 0,
+                nonce=last.nonce if last else b"",
             )
+            tails.append((place, last) if last is None or not last.is_marked else await self._safe(place, last))
         return tails
 
-    async def wait(self, places: Mapping[int, int], block_ms: int) -> list[tuple[int, FeedEntry]]:
-        """Wait for feed entries after the numbers, by partition; empty when `block_ms` passed without any.
+    async def _safe(self, place: Place, last: FeedEntry) -> tuple[Place, FeedEntry | None]:
+        """Go back from a place whose entry is kept until it is safe: to the mark, or before all that is kept."""
+        keys = self._meta.keys[place.partition]
+        [mark] = await get_marks(self._client, [keys])
+        if mark is not None and (mark.n > last.n or mark == (last.n, last.nonce)):
+            return place, last
+        if mark is not None:
+            for entry in await self.read(place.partition, mark.n - 1, mark.n):
+                if entry.nonce == mark.nonce:
+                    return msgspec.structs.replace(place, n=mark.n, nonce=mark.nonce), entry
+        rows = await self._client.execute_command("XRANGE", keys.feed, "-", "+", "COUNT", 1)
+        first = _decode(*rows[0]) if rows else last
+        return msgspec.structs.replace(place, n=first.n - 1, nonce=first.before or b""), None
+
+    async def wait(
+        self, places: Mapping[int, int], block_ms: int, marks: Mapping[int, int] | None = None
+    ) -> list[tuple[int, FeedEntry | Mark]]:
+        """Wait for feed entries after the numbers, by partition, and for marks after those of `marks`.
+
+        Entries come before marks. Empty when `block_ms` passed without any.
 
         Units: `block_ms` 0 does not wait; more than 30,000 waits so long.
         """
-        if not places:
+        keys = self._meta.keys
+        streams = {keys[partition].feed: b"%d-%d" % (n, _LAST_SEQ) for partition, n in places.items()}
+        streams |= {keys[partition].mark: b"%d-%d" % (n, _LAST_SEQ) for partition, n in (marks or {}).items()}
+        if not streams:
             return []
         # one read for all: the day that slots lie on several servers, one read for each server
         block = ("BLOCK", min(block_ms, MAX_BLOCK_MS)) if block_ms > 0 else ()
-        reply = await self._blocking.execute_command(
-            "XREAD",
-            *("COUNT", _ENTRIES_A_READ),
-            *block,
-            "STREAMS",
-            *(self._meta.keys[partition].feed for partition in places),
-            *(b"%d-%d" % (n, _LAST_SEQ) for n in places.values()),
-        )
-        return [(self._partition_of[key], _decode(*row)) for key, rows in stream_replies(reply) for row in rows]
+        try:
+            reply = await self._blocking.execute_command(
+                "XREAD", "COUNT", _ENTRIES_A_READ, *block, "STREAMS", *streams, *streams.values()
+            )
+        except StoreUnavailable:
+            # another server may answer from now on: what it is asked next must not meet the old one
+            self._connections.doubt()
+            raise
+        found = stream_replies(reply)
+        entries = [(self._feeds[key], _decode(*row)) for key, rows in found if key in self._feeds for row in rows]
+        return entries + [
+            (self._marks[key], decode_mark(*row)) for key, rows in found if key in self._marks for row in rows
+        ]
+
+    async def newest(self, partitions: Collection[int]) -> dict[int, Mark]:
+        """Return the newest commit of partitions, whether it may be told or not."""
+        pipe = self._client.pipeline(transaction=False)
+        for partition in partitions:
+            pipe.execute_command("HMGET", self._meta.keys[partition].cursor, "n", "nonce")
+        replies = await pipe.execute() if partitions else []
+        found = zip(partitions, replies, strict=True)
+        return {partition: Mark(int(n or 0), nonce or b"") for partition, (n, nonce) in found}
 
     async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:
         """Read the kept entries with numbers in (after, upto], in order."""

@@ -60,7 +60,7 @@ class RedisLog:
     def __init__(self, client: StoreClient, meta: Meta, safety: Safety) -> None:
         self._client = client
         self._meta = meta
-        self._safety = safety
+        self.safety = safety
 
     @property
     def partitions(self) -> int:
@@ -74,14 +74,14 @@ class RedisLog:
         """
         stamp = () if may_write is None else ("may_write", msgspec.json.encode(sorted(may_write)))
         command = "XADD", self._meta.keys_of(run_id).events, "*", "event", event, *stamp
-        if self._safety.durability is Durability.ACKNOWLEDGED:
+        if self.safety.durability is Durability.ACKNOWLEDGED:
             # there is nothing to wait for on the same connection, and a pipeline costs more than the command
             return parse_entry_id(await self._client.execute_command(*command))
         pipe = self._client.pipeline(transaction=False)
         pipe.execute_command(*command)
-        self._safety.add_wait(pipe)
+        self.safety.add_wait(pipe)
         replies = await pipe.execute()
-        self._safety.check_wait(replies)
+        self.safety.check_wait(replies)
         return parse_entry_id(replies[0])
 
     async def append_many(self, events: Sequence[tuple[RunId, bytes]]) -> list[EntryId | StoreUnavailable]:
@@ -99,13 +99,13 @@ class RedisLog:
         pipe = self._client.pipeline(transaction=False)
         for run_id, event in events:
             pipe.execute_command("XADD", self._meta.keys_of(run_id).events, "*", "event", event)
-        self._safety.add_wait(pipe)
+        self.safety.add_wait(pipe)
         replies = await pipe.execute(raise_on_error=False)
         found = [
             _refusal(reply) if isinstance(reply, Exception) else parse_entry_id(reply)
             for reply in replies[: len(events)]
         ]
-        self._safety.check_wait(replies)
+        self.safety.check_wait(replies)
         return found
 
     async def epoch(self, partition: int) -> bytes:

@@ -65,6 +65,8 @@ class Standing(msgspec.Struct, kw_only=True):
     entry: EntryId
     counts: dict[str, int]
     stats: dict[str, int]
+    is_marked: bool = False
+    """Whether its newest commit is told only once the safe mark has passed it."""
 
 
 async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog, *, now_ms: int) -> Standing:
@@ -96,9 +98,10 @@ async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog,
         at = parse_entry_id(entry) if entry is not None else START
         if None in (epoch, nonce, n, entry) or not _agree(int(n), nonce, rows, last):
             folded = max(at, EntryId(*last.entry) if last is not None else START)
-            await _mend(client, keys, nonce=nonce, least_n=max(_int(n), _number(rows)), folded=folded)
+            least_n = max(_int(n), _number(rows))
+            await _mend(client, keys, nonce=nonce, least_n=least_n, folded=folded, is_marked=log.safety.has_mark)
         elif at.ms > now_ms and await _was_set_back(client, keys, at):
-            await _mend(client, keys, nonce=nonce, least_n=int(n), folded=START)
+            await _mend(client, keys, nonce=nonce, least_n=int(n), folded=START, is_marked=log.safety.has_mark)
         else:
             return Standing(
                 epoch=epoch,
@@ -107,18 +110,20 @@ async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog,
                 entry=at,
                 counts=_counts(counts),
                 stats=_counts(stats) if not isinstance(stats, Exception) else {},
+                is_marked=last is not None and last.is_marked,
             )
     raise StoreUnavailable(f"partition {keys.partition} changes while it is loaded: try again")
 
 
-async def renew_if_behind(client: StoreClient, keys: PartitionKeys, *, epoch: bytes, n: int) -> None:
+async def renew_if_behind(client: StoreClient, keys: PartitionKeys, *, epoch: bytes, n: int, is_marked: bool) -> None:
     """Give a partition a new epoch where it stands before a commit `n` that it once had: it was rolled back.
 
     Raises: StoreUnavailable.
     """
     found = await client.execute_command("HMGET", keys.cursor, "epoch", "nonce", "n", "entry")
     if None not in found and found[0] == epoch and _int(found[2]) < n:
-        await _mend(client, keys, nonce=found[1], least_n=_int(found[2]), folded=parse_entry_id(found[3]))
+        folded = parse_entry_id(found[3])
+        await _mend(client, keys, nonce=found[1], least_n=_int(found[2]), folded=folded, is_marked=is_marked)
 
 
 async def _was_set_back(client: StoreClient, keys: PartitionKeys, at: EntryId) -> bool:
@@ -140,11 +145,11 @@ def _agree(n: int, nonce: bytes, rows: list[Any], last: FeedEntry | None) -> boo
 
 
 async def _mend(
-    client: StoreClient, keys: PartitionKeys, *, nonce: bytes | None, least_n: int, folded: EntryId
+    client: StoreClient, keys: PartitionKeys, *, nonce: bytes | None, least_n: int, folded: EntryId, is_marked: bool
 ) -> None:
     """Give a partition whose cursor has the nonce a new epoch, in which the log is folded up to an entry."""
     next_n, new_nonce = least_n + 1, token_bytes(NONCE_BYTES)
-    told = encode_feed(FeedEntry(n=next_n, nonce=new_nonce, entry=folded, changes=()))
+    told = encode_feed(FeedEntry(n=next_n, nonce=new_nonce, entry=folded, changes=(), is_marked=is_marked))
     seen = b"is:" + nonce if nonce is not None else b"none"
     args: list[bytes | str | int] = [seen, token_bytes(EPOCH_BYTES), new_nonce, next_n, str(folded), told]
     await _MEND.run(client, [keys.cursor, keys.feed], args)

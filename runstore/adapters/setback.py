@@ -77,7 +77,7 @@ async def _set_back(store: RedisStore, partition: int, limit_ms: int) -> int:
             rows = await client.execute_command("XREVRANGE", keys.events, limit_ms, "-", "COUNT", 1)
             folded = parse_entry_id(rows[0][0]) if rows else START
         nonce, n = token_bytes(NONCE_BYTES), standing.n + 1
-        told = encode_feed(FeedEntry(n=n, nonce=nonce, entry=folded, changes=()))
+        told = encode_feed(FeedEntry(n=n, nonce=nonce, entry=folded, changes=(), is_marked=store.safety.has_mark))
         args: list[bytes | str | int] = [
             standing.nonce,
             token_bytes(EPOCH_BYTES),

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from runstore.cli.exits import Exit
 from runstore.cli.screen import Screen, err, out
 from runstore.cli.target import Config, DataDir, Json, RedisUrl, find_store
-from runstore.config import Settings
+from runstore.config import Settings, StoreSettings
 from runstore.core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def doctor(
     folder = spool_root(PublisherConfig())
     try:
         if mend:
-            asyncio.run(_mend(store.redis_url, store.timeout_s))
+            asyncio.run(_mend(store))
         seen = asyncio.run(look(store.redis_url, timeout_s=store.timeout_s))
     except StoreUnavailable:
         if left := list(waiting(folder)):
@@ -69,12 +69,13 @@ def doctor(
     return Exit.SUCCESS if is_well else Exit.FAILED
 
 
-async def _mend(url: str, timeout_s: float) -> None:
+async def _mend(settings: StoreSettings) -> None:
     from runstore.adapters.setback import set_back
     from runstore.adapters.store import RedisStore
     from runstore.publish import AsyncPublisher
 
-    async with RedisStore.open(url, timeout_s=timeout_s) as store:
+    url = settings.redis_url or ""
+    async with RedisStore.open(url, **settings.opening()) as store:
         for partition, moved in (await set_back(store)).items():
             err().line(f"partition {partition} was set back to now, and {moved} of its events were put in again")
     async with AsyncPublisher(url) as publisher:

@@ -3,6 +3,7 @@
 from runstore.feed.body import Bodies, Body
 from runstore.feed.config import TailConfig
 from runstore.feed.hub import Hub, Listener, Push, Rollback
+from runstore.feed.safe import SafeRuns
 from runstore.feed.tail import FeedTail
 
-__all__ = ["Bodies", "Body", "FeedTail", "Hub", "Listener", "Push", "Rollback", "TailConfig"]
+__all__ = ["Bodies", "Body", "FeedTail", "Hub", "Listener", "Push", "Rollback", "SafeRuns", "TailConfig"]

@@ -4,18 +4,22 @@ It begins at the newest places. Each entry names the commit that it follows: whe
 last, the store was rolled back between two reads. After each failure, and every half minute, it proves its places too.
 Where one is lost or entries were trimmed unread, it stands at the newest place again and says so to everybody. It never
 waits for a listener.
+
+Entries of commits that are to be more than acknowledged are kept back until the safe mark has passed them; to be told
+means all of it: pushed, in the places and cursors, and in answers that wait for it.
 """
 
 import asyncio
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 
 import msgspec
 
 from runstore.core.cursor import Cursor, Place, Standing, certain_ms, judge
-from runstore.core.errors import CursorLost, RunstoreError
+from runstore.core.errors import CursorLost, RunstoreError, StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.core.fold import MAX_STREAM_MS
 from runstore.core.ids import RunId
@@ -25,11 +29,12 @@ from runstore.core.subscription import Version
 from runstore.feed.awaited import Awaited
 from runstore.feed.body import Bodies, FetchView
 from runstore.feed.config import TailConfig
+from runstore.feed.held import Held
 from runstore.feed.hub import Hub, Push, Rollback
 from runstore.feed.terminal import wait_terminal
 from runstore.ports import Feed
 from runstore.wire.cursor import encode_cursor
-from runstore.wire.feed import FeedEntry
+from runstore.wire.feed import FeedEntry, Mark
 from runstore.wire.record import Record
 
 _LOG = logging.getLogger("runstore.feed")
@@ -49,6 +54,8 @@ class FeedTail:
         self._feed = feed
         self._places: list[Place] = []
         self._awaited: list[Awaited] = []
+        self._held: defaultdict[int, Held] = defaultdict(Held)
+        self._has_mark = feed.has_mark
         self._forgetters: list[Callable[[Rollback], None]] = []
         self._proven_at_s = 0.0
         self._store_id: bytes | None = None
@@ -111,6 +118,10 @@ class FeedTail:
         """Return the place up to which the partition was told to the listeners."""
         return self._places[partition]
 
+    def floor(self, partition: int) -> int | None:
+        """Return the number of the last commit that may be told; None where all that is committed may."""
+        return self._places[partition].n if self._has_mark else None
+
     def cursor_for(self, run_id: RunId) -> Cursor:
         """Return the cursor of one run: the place of its partition."""
         return (self._places[self.partition_of(run_id)],)
@@ -147,6 +158,21 @@ class FeedTail:
         Raises: StoreUnavailable when it does not come in time (5 s unless told).
         """
         await self._until(partition, lambda place: place.n >= n, timeout_s)
+
+    async def settled(self, partitions: Iterable[int] | None = None) -> None:
+        """Wait until what was read of some partitions (None: all), before this was called, may be told.
+
+        Raises: StoreUnavailable when it may not in time.
+        """
+        if not self._has_mark:
+            return
+        end_s = monotonic() + self.config.after_timeout_s
+        newest = await self._feed.newest(tuple(range(self.partitions) if partitions is None else partitions))
+        for partition, mark in newest.items():
+            await self.told(partition, mark.n, max(0.0, end_s - monotonic()))
+            place = self._places[partition]
+            if place.n == mark.n and place.nonce != mark.nonce:
+                raise StoreUnavailable("the store that was read is not the one that is followed: try again")
 
     async def reached(self, cursor: Cursor, timeout_s: float | None = None) -> None:
         """Wait until what is read next cannot be from before the cursor.
@@ -215,10 +241,10 @@ class FeedTail:
         """
         if monotonic() - self._proven_at_s >= self.config.prove_every_s or await self._is_another_store():
             await self.prove()
-        numbers = {place.partition: place.n for place in self._places}
         torn: set[int] = set()
-        for partition, entry in await self._feed.wait(numbers, self.config.block_ms):
-            if partition not in torn and not self._tell(partition, entry):
+        numbers, marks = self._numbers()
+        for partition, news in await self._feed.wait(numbers, self.config.block_ms, marks):
+            if partition not in torn and not self._take(partition, news):
                 torn.add(partition)
         if torn:
             await self._begin_anew(torn, lost=True)
@@ -245,6 +271,31 @@ class FeedTail:
     async def _begin_anew(self, partitions: Iterable[int], *, lost: bool) -> None:
         newest = {place.partition: _tail_place(place, entry) for place, entry in await self._feed.tail()}
         self._roll_back({partition: newest[partition] for partition in partitions}, lost=lost)
+
+    def _numbers(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Say after which numbers to read: of the feeds, and of the marks of partitions that are waited for."""
+        numbers = {place.partition: place.n for place in self._places}
+        marks: dict[int, int] = {}
+        if self._has_mark:
+            for partition, held in self._held.items():
+                if held:
+                    marks[partition] = max(numbers[partition], held.safe_n)
+                    numbers[partition] = held.last_n
+                if held.is_full:
+                    del numbers[partition]
+        return numbers, marks
+
+    def _take(self, partition: int, news: FeedEntry | Mark) -> bool:
+        """Take what was read, and tell what may be told; false where it does not follow what was told before."""
+        held = self._held[partition]
+        if isinstance(news, Mark):
+            ready = held.mark(news)
+        elif not news.is_marked and not held:
+            ready = [news]
+        else:
+            self._has_mark = True
+            ready = held.hear(news)
+        return all(self._tell(partition, entry) for entry in ready)
 
     def _tell(self, partition: int, entry: FeedEntry) -> bool:
         """Tell the listeners of an entry; false where it does not follow what they were told before."""
@@ -278,6 +329,7 @@ class FeedTail:
         self._generation += 1
         for partition, place in places.items():
             self._places[partition] = place
+            self._held[partition].drop()
             if lost:
                 self._awaited[partition].fail("the store was rolled back: try again")
             else:
@@ -305,6 +357,8 @@ class FeedTail:
                 self.is_connected = True
 
     async def _back_off(self, error: Exception) -> None:
+        for held in self._held.values():
+            held.drop()  # who answers next may be another server
         self.failures += 1
         self._failing += 1
         self.is_connected = False

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from runstore.feed import FeedTail
+from runstore.feed import FeedTail, SafeRuns
 from runstore.gateway.body import Reserve, let_wait
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
@@ -177,14 +177,16 @@ class GuardedRunner(web.AppRunner):
 
 def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentials: Credentials) -> Services:
     """Make what the handlers share."""
-    lookup = Lookup(store.runs, store.outputs, cache_bytes=config.cache_bytes)
+    runs = SafeRuns(store.runs, tail)
+    lookup = Lookup(runs, store.outputs, cache_bytes=config.cache_bytes, tail=tail)
     tail.on_rollback(lambda _: lookup.forget_all())
     return Services(
         store=store,
+        runs=runs,
         config=config,
         tail=tail,
         lookup=lookup,
-        resolver=Resolver(store.runs, lookup),
+        resolver=Resolver(runs, lookup),
         auth=credentials.auth,
         run_tokens=credentials.run_tokens,
         readiness=Readiness(store, tail, lag_s=config.ready_lag_s, timeout_s=config.store_timeout_s),

@@ -97,6 +97,7 @@ class Services:
         self,
         *,
         store: Store,
+        runs: Runs,
         config: GatewayConfig,
         tail: "FeedTail",
         lookup: "Lookup",
@@ -108,6 +109,7 @@ class Services:
         reserve: "Reserve",
     ) -> None:
         self.store = store
+        self.runs = runs
         self.config = config
         self.tail = tail
         self.lookup = lookup

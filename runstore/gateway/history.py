@@ -38,6 +38,6 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         return web.Response(headers={"Content-Type": EVENT_STREAM, CURSOR: services.cursor_text(run_id, seen)})
     if wanted == EVENT_STREAM:
         return await stream_events(request, services, run_id)
-    history = await services.store.runs.history(run_id)
+    history = await services.runs.history(run_id)
     answer = RunEvents(run_id=run_id, events=tuple(view_event(item) for item in history))
     return respond_json(encode(answer), headers={CURSOR: services.cursor_text(run_id, seen)})

@@ -115,7 +115,7 @@ class _Teller:
             try:
                 if self._upto is None or self._reset is not None:
                     self._upto = await self._find_beginning(tail)
-                history = await self._services.store.runs.history(self._run_id)
+                history = await self._services.runs.history(self._run_id)
                 record = await self._services.lookup.record_for(self._principal, self._run_id)
                 if record is None:
                     history = []  # after a rollback the run may be another project's, or none

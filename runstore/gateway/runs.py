@@ -122,7 +122,7 @@ async def _page(
 ) -> tuple[list[Run], ListPosition | None]:
     runs: list[Run] = []
     for _ in range(services.config.partial_page_rounds):
-        page = await services.store.runs.list_runs(query, position, limit - len(runs))
+        page = await services.runs.list_runs(query, position, limit - len(runs))
         runs += page.runs
         position = page.next_position
         if position is None or len(runs) >= limit:

@@ -12,6 +12,7 @@ import msgspec
 
 from runstore.adapters import numbers as run_numbers
 from runstore.adapters.commit import Verdict, Writes, commit
+from runstore.adapters.mark import confirm, put_mark
 from runstore.adapters.outputs import Parts, prepare
 from runstore.adapters.partition import Seen, Standing, load_standing, renew_if_behind, see
 from runstore.adapters.records import get_records
@@ -26,7 +27,7 @@ from runstore.core.status import TERMINAL
 from runstore.projection.batch import Batch, fold_batch
 from runstore.projection.reading import DEAD_EVENT_BYTES, DeadLetter, Heard, read_entry
 from runstore.projection.writes import optional_keys, write_batch
-from runstore.wire.feed import FeedEntry, encode_feed
+from runstore.wire.feed import FeedEntry, Mark, encode_feed
 from runstore.wire.record import Record
 
 STRIKES: Final = 3
@@ -88,6 +89,21 @@ class PartitionProjector:
         """Read where the partition stands. Raises: StoreUnavailable."""
         self.drop()
         self._standing = await load_standing(self._store.client, self._keys, self._store.log, now_ms=_now_ms())
+        if self._standing.is_marked and not self._store.safety.has_mark:
+            # whoever made that commit waited for more than is asked for now
+            await put_mark(self._store.client, self._keys, Mark(self._standing.n, self._standing.nonce))
+
+    async def confirm(self, mark: Mark | None) -> None:
+        """See to it that the newest commit is marked, where the partition's mark is another.
+
+        Raises: StoreUnavailable.
+        """
+        standing = self._standing
+        if standing is None or standing.n == 0 or mark == (standing.n, standing.nonce):
+            return
+        known = Mark(standing.n, standing.nonce)
+        if not await confirm(self._store.client, self._keys, self._store.safety, known):
+            self.drop()  # another server answers, or another projector was faster: read where the partition stands
 
     def drop(self) -> None:
         """Forget what is known of the partition, but for what was set aside."""
@@ -245,7 +261,13 @@ class PartitionProjector:
         if numbers is None:
             fence = await run_numbers.fence(self._store.client, name, self._partition)
             if fence is not None and fence[0] == standing.epoch:
-                await renew_if_behind(self._store.client, self._keys, epoch=standing.epoch, n=fence[1])
+                await renew_if_behind(
+                    self._store.client,
+                    self._keys,
+                    epoch=standing.epoch,
+                    n=fence[1],
+                    is_marked=self._store.safety.has_mark,
+                )
         return numbers
 
     async def _clear_leftovers(self, standing: Standing, name: str, *, besides: Sequence[RunId]) -> None:
@@ -273,9 +295,15 @@ class PartitionProjector:
         await run_numbers.forget(self._store.client, name, run_ids, partition=self._partition, epoch=epoch, n=n)
 
     async def _commit(self, standing: Standing, batch: Batch, writes: Writes) -> bytes:
-        nonce, n = token_bytes(NONCE_BYTES), standing.n + 1
-        changes = tuple(batch.changes)
-        feed = encode_feed(FeedEntry(n=n, nonce=nonce, entry=batch.last, changes=changes, before=standing.nonce))
+        nonce, n, safety = token_bytes(NONCE_BYTES), standing.n + 1, self._store.safety
+        told = FeedEntry(
+            n=n,
+            nonce=nonce,
+            entry=batch.last,
+            changes=tuple(batch.changes),
+            before=standing.nonce,
+            is_marked=safety.has_mark,
+        )
         without: frozenset[bytes] = frozenset()
         for _ in range(2):
             outcome = await commit(
@@ -285,8 +313,9 @@ class PartitionProjector:
                 nonce=nonce,
                 n=n,
                 entry=batch.last,
-                feed=feed,
+                feed=encode_feed(told),
                 commands=writes.commands(without),
+                safety=safety,
             )
             wrong = frozenset(outcome.about)
             if outcome.verdict is not Verdict.WRONG or not wrong <= optional_keys(self._keys):
@@ -300,9 +329,20 @@ class PartitionProjector:
         if outcome.verdict is not Verdict.DONE:
             # a feed that takes no entry of this number is no longer the one that was read: loading will mend it
             raise Lost
-        # The safe mark: with a durability above `acknowledged`, wait here on the commit's own connection, then advance
-        # the mark that gateways push up to.
+        if safety.has_mark:
+            await self._mark(Mark(n, nonce), is_safe=outcome.is_safe)
         return nonce
+
+    async def _mark(self, mark: Mark, *, is_safe: bool) -> None:
+        """Let gateways tell of a commit. What fails here is done by `confirm`: the commit itself stands."""
+        reason = f"not {self._store.safety.durability.value} in time"
+        try:
+            if is_safe:
+                await put_mark(self._store.client, self._keys, mark)
+                return
+        except StoreUnavailable as error:
+            reason = error.detail
+        _log.warning("commit_not_marked", extra={"partition": self._partition, "n": mark.n, "reason": reason})
 
     def _blame(self, wrong: frozenset[bytes], writes: Writes) -> None:
         owners = {run_id: key for key in wrong for run_id in writes.owners.get(key, ())}

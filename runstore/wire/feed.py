@@ -1,6 +1,6 @@
 """Feed entries: one for each commit, with its number, its nonce and all its changes; the commit's own receipt."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,7 +27,7 @@ class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One commit: `n` is its number, `entry` the last event that was folded by it (ms, seq).
 
     `before` is the nonce of the commit that it follows, so that a reader knows by each entry that it follows what was
-    read last (None: a mended partition begins anew with it).
+    read last (None: a mended partition begins anew with it). `is_marked`: it is told once the safe mark has passed it.
     """
 
     n: int
@@ -35,6 +35,14 @@ class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     entry: tuple[int, int]
     changes: tuple[FeedChange, ...]
     before: bytes | None = None
+    is_marked: bool = False
+
+
+class Mark(NamedTuple):
+    """How far a partition's commits are as durable as the setting says: the number and the nonce of the last such."""
+
+    n: int
+    nonce: bytes
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

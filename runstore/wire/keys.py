@@ -19,6 +19,7 @@ class PartitionKeys:
         self.spare = head + b"spare"
         self.cursor = head + b"cursor"
         self.feed = head + b"feed"
+        self.mark = head + b"mark"
         self.dead = head + b"dead"
         self.stats = head + b"stats"
         self.projects = head + b"projects"

@@ -21,9 +21,13 @@ MOST_ARGUMENTS: Final = 2000
 _COMMIT: Final = Script("""
 if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return {'lost'} end
 local needs = {HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', XADD = 'stream'}
-local seen, wrong, total, i = {}, {'wrong'}, #ARGV, 6
+local seen, wrong, total, i = {}, {'wrong'}, #ARGV, 7
 while i <= total do
   local need, key = needs[ARGV[i + 1]], ARGV[i + 2]
+  -- a key of a slot that is moving may be elsewhere: asking for it ends the script, and nothing was written yet
+  if not need and ARGV[6] == '1' then
+    redis.call('EXISTS', unpack(ARGV, i + 2, ARGV[i + 1] == 'UNLINK' and i + tonumber(ARGV[i]) or i + 2))
+  end
   if need and not seen[key] then
     seen[key] = true
     local kind = redis.call('TYPE', key)
@@ -35,7 +39,7 @@ end
 if #wrong > 1 then return wrong end
 local told = redis.pcall('XADD', KEYS[2], ARGV[3] .. '-0', 'c', ARGV[5])
 if type(told) == 'table' and told.err then return {'feed', told.err} end
-i = 6
+i = 7
 while i <= total do
   local argc = tonumber(ARGV[i])
   if ARGV[i + 1] == 'XADD' then
@@ -153,7 +157,7 @@ async def commit(
 
     Raises: StoreUnavailable; it may be written.
     """
-    args: list[bytes | str | int] = [expected, nonce, n, str(entry), feed]
+    args: list[bytes | str | int] = [expected, nonce, n, str(entry), feed, int(client.is_cluster)]
     for command in commands:
         args.append(len(command))
         args += command

@@ -5,19 +5,19 @@ A call that is cancelled midway closes its connection, so that its reply never r
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
-from typing import Any, Final, Self, TypeVar
-from urllib.parse import urlsplit
+from time import monotonic
+from typing import Any, Final
 
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from runstore.core.errors import InvalidRequest, StoreUnavailable
@@ -27,8 +27,8 @@ MAX_BLOCK_MS: Final = 30_000
 
 _LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET"})
 _MOST_OPTIONS: Final = 8
-_SCHEMES: Final = ("redis", "rediss", "unix")
-_T = TypeVar("_T")
+ASK_EVERY_S: Final = 2.0
+"""How often a connection that is in use asks whether the server is the primary still."""
 
 
 @contextmanager
@@ -67,17 +67,71 @@ def _block_ms(args: Sequence[Any]) -> int:
 class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
     """A client whose failures are StoreUnavailable. `scripts` holds the hashes of scripts that were loaded."""
 
+    is_cluster = False
+
     def __init__(self, pool: BlockingConnectionPool, timeout_s: float) -> None:
         super().__init__(connection_pool=pool)
-        self.scripts: set[str] = set()
         self._timeout_s = timeout_s
+        self.scripts: set[str] = set()
+        self._begun: set[asyncio.Task[Any]] = set()
+        self._ends: list[Callable[[], Awaitable[None]]] = []
+
+    def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Begin something that ends with this client at the latest, whether anybody waits for it or not."""
+        task = asyncio.create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._begun.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def on_shut(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Call this when the client is shut."""
+        self._ends.append(end)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Run one command; one that blocks may take its own time above that of the others. Raises: StoreUnavailable."""
-        with translated(), _suspecting(self.connection_pool):
-            block_ms = _block_ms(args)
-            async with asyncio.timeout(self._timeout_s + block_ms / 1000 if block_ms else None):
-                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+        """Run one command. Raises: StoreUnavailable."""
+        with translated():
+            return await self.plain(*args, **options)
+
+    async def plain(self, *args: Any, **options: Any) -> Any:
+        """Run one command; one that blocks may take its own time above that of the others.
+
+        Raises: what the client raises.
+        """
+        block_ms = _block_ms(args)
+        try:
+            with _suspecting(self.connection_pool):
+                async with asyncio.timeout(self._timeout_s + block_ms / 1000 if block_ms else None):
+                    return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+        except ReadOnlyError:
+            self.doubt()
+            raise
+
+    def doubt(self) -> None:
+        """Let no command begin on a connection that is open now: the server behind it may be one of the past."""
+        pool: Any = self.connection_pool
+        pool.life += 1
+
+    async def drop(self) -> None:
+        """Close every connection; what is asked next makes its own."""
+        await self.connection_pool.disconnect()
+
+    async def shut(self) -> None:
+        """Close every connection, for good; may be called twice."""
+        begun = tuple(self._begun)
+        for task in begun:
+            task.cancel()
+        if begun:
+            await asyncio.wait(begun)
+        with translated():
+            await self.aclose()
+            await self.drop()
+        for end in self._ends:
+            await end()
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "StorePipeline":
         """Begin a pipeline whose failures are StoreUnavailable as well."""
@@ -89,7 +143,12 @@ class StorePipeline(Pipeline):  # type: ignore[type-arg, unused-ignore]
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was queued. Raises: StoreUnavailable."""
-        with translated(), _suspecting(self.connection_pool):
+        with translated():
+            return await self.plain(raise_on_error)
+
+    async def plain(self, raise_on_error: bool = True) -> list[Any]:
+        """Run what was queued. Raises: what the client raises."""
+        with _suspecting(self.connection_pool):
             replies: list[Any] = await super().execute(raise_on_error)
             return replies
 
@@ -111,6 +170,7 @@ class _Pool(BlockingConnectionPool):
     """
 
     life = 0
+    greeting: "Greeting"
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         made: Any = connection
@@ -118,6 +178,12 @@ class _Pool(BlockingConnectionPool):
             await connection.disconnect()
         made.life = self.life
         await super().ensure_connection(connection)
+        if not await self.greeting.still_holds(connection):
+            # those that are open lead to a server that was demoted, and answers all the same
+            self.life += 1
+            await connection.disconnect()
+            made.life = self.life
+            await super().ensure_connection(connection)
 
     async def release(self, connection: AbstractConnection) -> None:
         # the clients from 5.2 to 8 wait in different places here; where none of them will, a task is saved
@@ -147,22 +213,24 @@ class _SendsItself:
 
 
 def connect(
-    url: str, *, max_connections: int, timeout_s: float, block_ms: int = 0, greeting: "Greeting | None" = None
+    url: str,
+    *,
+    max_connections: int,
+    timeout_s: float,
+    block_ms: int = 0,
+    greeting: "Greeting | None" = None,
+    mixin: type | None = None,
 ) -> StoreClient:
-    """Make a client for a `redis://`, `rediss://` or `unix://` URL; nothing is sent yet.
+    """Make a client for the URL of one server; nothing is sent yet.
+
+    `mixin` changes how its connections are made.
 
     Units: `block_ms` is the longest that a command of this client may block for.
 
     Raises: InvalidRequest where the URL is none of Redis.
     """
+    greeting = greeting or Greeting()
     try:
-        parts = urlsplit(url)
-        if parts.scheme not in _SCHEMES:
-            raise ValueError("it begins with none of redis://, rediss:// and unix://")
-        if parts.scheme != "unix":
-            _check_address(parts.port, parts.path)
-        elif not parts.path:
-            raise ValueError("it names no socket")
         pool = _Pool.from_url(
             url,
             max_connections=max_connections,
@@ -173,32 +241,15 @@ def connect(
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
             protocol=2,
-            redis_connect_func=(greeting or Greeting()).greet,
+            redis_connect_func=greeting.greet,
         )
-        pool.connection_class = type("StoreConnection", (_PacksFast, _SendsItself, pool.connection_class), {})
+        pool.greeting = greeting
+        bases = (_PacksFast, _SendsItself, *((mixin,) if mixin is not None else ()), pool.connection_class)
+        pool.connection_class = type("StoreConnection", bases, {})
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"the Redis URL cannot be used: {str(error)[:120]}") from None
     return StoreClient(pool, timeout_s)
-
-
-def address_of(url: str) -> str | None:
-    """Name the server and database that a URL leads to, without user and password; None where it leads nowhere."""
-    try:
-        told: dict[str, Any] = dict(parse_url(url))
-        scheme, database = urlsplit(url).scheme, int(told.get("db") or 0)
-    except (ValueError, TypeError, AttributeError):
-        return None
-    if scheme == "unix":
-        return f"unix://{told.get('path', '')}" + (f"?db={database}" if database else "")
-    return f"{scheme}://{told.get('host', 'localhost')}:{told.get('port', 6379)}/{database}"
-
-
-def _check_address(port: int | None, path: str) -> None:
-    if port == 0:
-        raise ValueError("its port is 0")
-    if path.strip("/") and not path.strip("/").isdigit():
-        raise ValueError("after the host comes the number of a database, such as /0")
 
 
 class Greeting:
@@ -209,10 +260,31 @@ class Greeting:
 
     def __init__(self) -> None:
         self.knows_role = True
+        self.is_primary: Callable[[str, int], Awaitable[bool]] | None = None
 
     async def greet(self, connection: AbstractConnection) -> None:
         """Begin a connection. Raises: StoreUnavailable where the server is a replica."""
         await connection.on_connect()
+        await self._ask(connection)
+
+    async def still_holds(self, connection: AbstractConnection) -> bool:
+        """Say whether an open connection leads to the primary still; looked at every few seconds only."""
+        made: Any = connection
+        if monotonic() - getattr(made, "asked_at", 0.0) < ASK_EVERY_S:
+            return True
+        try:
+            await self._ask(connection)
+            return self.is_primary is None or await self.is_primary(made.host, made.port)
+        except (StoreUnavailable, RedisError, OSError, TimeoutError):
+            return False
+        except BaseException:
+            # the reply may come yet, and must not meet whoever is next
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _ask(self, connection: AbstractConnection) -> None:
+        made: Any = connection
+        made.asked_at = monotonic()
         if not self.knows_role:
             return
         await connection.send_command("ROLE")
@@ -258,63 +330,13 @@ class Script:
         Raises: StoreUnavailable where none is known to have run.
         """
         pipe = client.pipeline(transaction=False)
-        pipe.execute_command("SCRIPT LOAD", self.lua)
+        if not client.is_cluster:
+            pipe.execute_command("SCRIPT LOAD", self.lua)
         for keys, args in calls:
             pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-        _, *replies = await pipe.execute(raise_on_error=False)
+        replies = (await pipe.execute(raise_on_error=False))[-len(calls) :] if calls else []
+        for place, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                # no server of a cluster is told beforehand
+                replies[place] = await self.run(client, *calls[place])
         return replies
-
-
-class Connections:
-    """The two clients of a store: one for commands that answer at once, one for reads that wait."""
-
-    def __init__(self, url: str, *, timeout_s: float = 5.0, max_connections: int = 32, max_blocking: int = 256) -> None:
-        self._greeting = Greeting()
-        self.client = connect(url, max_connections=max_connections, timeout_s=timeout_s, greeting=self._greeting)
-        self.blocking = connect(
-            url, max_connections=max_blocking, timeout_s=timeout_s, block_ms=MAX_BLOCK_MS, greeting=self._greeting
-        )
-        self.timeout_s = timeout_s
-
-    async def ping(self) -> None:
-        """Check that the primary answers. Raises: StoreUnavailable."""
-        knew_role = self._greeting.knows_role
-        try:
-            await self._ask()
-        except StoreUnavailable:
-            if self._greeting.knows_role == knew_role:
-                raise
-            # some stand-ins hang up after a command that they do not know
-            await self._ask()
-
-    async def _ask(self) -> None:
-        await self.client.execute_command("PING")
-        if not self._greeting.knows_role:
-            return
-        try:
-            check_role(await self.client.execute_command("ROLE"))
-        except StoreUnavailable as error:
-            if error.__cause__ is None:
-                # what is still open leads to a server that was demoted
-                await self.client.connection_pool.disconnect()
-                await self.blocking.connection_pool.disconnect()
-            raise
-
-    def doubt(self) -> None:
-        """Let no command begin on a connection that is open now: the server behind it may be one of the past."""
-        for client in (self.client, self.blocking):
-            pool: Any = client.connection_pool
-            pool.life += 1
-
-    async def aclose(self) -> None:
-        """Close every connection; may be called twice."""
-        for client in (self.client, self.blocking):
-            with translated():
-                await client.aclose()
-                await client.connection_pool.disconnect()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()

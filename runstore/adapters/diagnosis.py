@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from runstore.adapters.connection import Greeting, Script, StoreClient, connect, translated
+from runstore.adapters.connection import Greeting, Script, StoreClient
+from runstore.adapters.connections import open_client
 from runstore.adapters.log import LOG_END, parse_entry_id
 from runstore.adapters.meta import MAX_PARTITIONS
 from runstore.core.errors import StoreUnavailable
@@ -81,13 +82,11 @@ async def look(url: str, *, timeout_s: float = 5.0) -> StoreSeen:
     """
     greeting = Greeting()
     greeting.knows_role = False
-    client = connect(url, max_connections=4, timeout_s=timeout_s, greeting=greeting)
+    client = open_client(url, max_connections=4, timeout_s=timeout_s, greeting=greeting)
     try:
         return await _look(client)
     finally:
-        with translated():
-            await client.aclose()
-            await client.connection_pool.disconnect()
+        await client.shut()
 
 
 async def _look(client: StoreClient) -> StoreSeen:
@@ -146,7 +145,7 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
             ),
         )
     except (StoreUnavailable, ValueError) as error:
-        await client.connection_pool.disconnect()
+        await client.drop()
         return PartitionSeen(partition=keys.partition, trouble=str(error)[:200])
 
 
@@ -192,7 +191,7 @@ async def _ask(client: StoreClient, *words: Any) -> Any:
         return await client.execute_command(*words)
     except StoreUnavailable:
         # some stand-ins hang up after a command that they do not know; a server that has gone is noticed by the next
-        await client.connection_pool.disconnect()
+        await client.drop()
         return None
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from runstore.adapters.connection import MAX_BLOCK_MS, Script
-from runstore.adapters.feed import stream_replies
+from runstore.adapters.connection import Script
 from runstore.adapters.log import parse_entry_id
+from runstore.adapters.streams import StreamReads
 from runstore.core.ids import RunId, from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class RedisDispatch:
 
     def __init__(self, store: "RedisStore") -> None:
         self._client = store.client
-        self._blocking = store.blocking
+        self._reads = StreamReads(store.blocking)
         self._meta = store.meta
 
     async def claim(
@@ -269,13 +269,9 @@ class RedisDispatch:
 
     async def listen(self, places: dict[bytes, Place], block_ms: int) -> list[Signal]:
         """Wait for signals after the places, and move these behind them."""
-        reply = await self._blocking.execute_command(
-            *("XREAD", "COUNT", 128, "BLOCK", min(block_ms, MAX_BLOCK_MS), "STREAMS"),
-            *places,
-            *(place.after for place in places.values()),
-        )
+        streams = {key: place.after for key, place in places.items()}
         signals: list[Signal] = []
-        for key, rows in stream_replies(reply):
+        for key, rows in await self._reads.read(streams, count=128, block_ms=block_ms):
             place = places[key]
             places[key] = place._replace(after=rows[-1][0])
             signals += [signal for entry, fields in rows if (signal := _signal(place, entry, fields)) is not None]

@@ -5,10 +5,12 @@ from typing import Any, Final
 
 import msgspec
 
-from runstore.adapters.connection import MAX_BLOCK_MS, Connections, Script
+from runstore.adapters.connection import Script
+from runstore.adapters.connections import Connections
 from runstore.adapters.log import RedisLog, parse_entry_id
 from runstore.adapters.mark import decode_mark, get_marks
 from runstore.adapters.meta import Meta
+from runstore.adapters.streams import StreamReads
 from runstore.core.cursor import FeedSight, Place
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
@@ -37,7 +39,7 @@ class RedisFeed:
     def __init__(self, connections: Connections, meta: Meta, log: RedisLog) -> None:
         self._connections = connections
         self._client = connections.client
-        self._blocking = connections.blocking
+        self._reads = StreamReads(connections.blocking)
         self._meta = meta
         self._log = log
         self._feeds = {keys.feed: keys.partition for keys in meta.keys}
@@ -96,17 +98,12 @@ class RedisFeed:
         streams |= {keys[partition].mark: b"%d-%d" % (n, _LAST_SEQ) for partition, n in (marks or {}).items()}
         if not streams:
             return []
-        # one read for all: the day that slots lie on several servers, one read for each server
-        block = ("BLOCK", min(block_ms, MAX_BLOCK_MS)) if block_ms > 0 else ()
         try:
-            reply = await self._blocking.execute_command(
-                "XREAD", "COUNT", _ENTRIES_A_READ, *block, "STREAMS", *streams, *streams.values()
-            )
+            found = await self._reads.read(streams, count=_ENTRIES_A_READ, block_ms=block_ms)
         except StoreUnavailable:
             # another server may answer from now on: what it is asked next must not meet the old one
             self._connections.doubt()
             raise
-        found = stream_replies(reply)
         entries = [(self._feeds[key], _decode(*row)) for key, rows in found if key in self._feeds for row in rows]
         return entries + [
             (self._marks[key], decode_mark(*row)) for key, rows in found if key in self._marks for row in rows
@@ -156,11 +153,6 @@ class RedisFeed:
         """Return the id that the store was given when it was created; None where somebody has emptied it."""
         found: bytes | None = await self._client.execute_command("HGET", META, "store_id")
         return found
-
-
-def stream_replies(reply: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
-    """Bring what XREAD answered into one shape."""
-    return [(key, rows) for key, rows in (reply.items() if isinstance(reply, dict) else reply or ())]
 
 
 def _decode(place: bytes, fields: Mapping[bytes, bytes]) -> FeedEntry:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from runstore.adapters.connection import MAX_BLOCK_MS
-from runstore.adapters.feed import stream_replies
+from runstore.adapters.streams import stream_replies
 from runstore.core.ids import RunId, to_bytes
 from runstore.ports import LogChunk
 

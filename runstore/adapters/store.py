@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from runstore.adapters.connection import Connections, StoreClient
+from runstore.adapters.connection import StoreClient
+from runstore.adapters.connections import Connections
 from runstore.adapters.durability import Durability, Safety
 from runstore.adapters.feed import RedisFeed
 from runstore.adapters.log import RedisLog

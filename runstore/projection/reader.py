@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from runstore.adapters.connection import MAX_BLOCK_MS, Script
-from runstore.adapters.feed import stream_replies
+from runstore.adapters.connection import Script
 from runstore.adapters.log import parse_entry_id
 from runstore.adapters.store import RedisStore
+from runstore.adapters.streams import StreamReads
 from runstore.core.event import EntryId
 
 Row = tuple[EntryId, Mapping[bytes, bytes]]
@@ -55,7 +55,7 @@ class EventReader:
 
     def __init__(self, store: RedisStore, *, most_entries: int, most_bytes: int) -> None:
         self._client = store.client
-        self._blocking = store.blocking
+        self._reads_that_wait = StreamReads(store.blocking)
         self._keys = store.meta.keys
         self._most_entries = most_entries
         self._most_bytes = most_bytes
@@ -71,14 +71,9 @@ class EventReader:
         if not waits_for:
             await asyncio.sleep(block_ms / 1000)
             return found
-        reply = await self._blocking.execute_command(
-            "XREAD",
-            *("COUNT", 1, "BLOCK", min(block_ms, MAX_BLOCK_MS)),
-            "STREAMS",
-            *(self._keys[partition].events for partition in waits_for),
-            *(str(after[partition]) for partition in waits_for),
-        )
-        found.rows.update({self._partition_of[key]: _rows(rows) for key, rows in stream_replies(reply)})
+        streams = {self._keys[partition].events: str(after[partition]) for partition in waits_for}
+        replies = await self._reads_that_wait.read(streams, count=1, block_ms=block_ms)
+        found.rows.update({self._partition_of[key]: _rows(rows) for key, rows in replies})
         return found
 
     async def _take(self, after: Mapping[int, EntryId]) -> Found:
@@ -86,14 +81,7 @@ class EventReader:
         self._reads += 1
         begin = self._reads % len(after)
         order = [*list(after)[begin:], *list(after)[:begin]]
-        replies = await _READ.run(
-            self._client,
-            [self._keys[partition].events for partition in order],
-            [
-                *(self._most_entries, self._most_entries * _BATCHES_A_READ, self._most_bytes),
-                *(str(after[partition]) for partition in order),
-            ],
-        )
+        replies = await self._read(order, after)
         found = Found({}, {})
         for partition, reply in zip(order, replies, strict=True):
             if isinstance(reply, bytes):
@@ -101,6 +89,23 @@ class EventReader:
             elif reply:
                 found.rows[partition] = _rows([(entry_id, _pairs(fields)) for entry_id, fields in reply])
         return found
+
+    async def _read(self, order: Sequence[int], after: Mapping[int, EntryId]) -> list[Any]:
+        most, total = self._most_entries, self._most_entries * _BATCHES_A_READ
+        if not self._client.is_cluster:
+            args: list[bytes | str | int] = [most, total, self._most_bytes]
+            args += [str(after[partition]) for partition in order]
+            replies: list[Any] = await _READ.run(
+                self._client, [self._keys[partition].events for partition in order], args
+            )
+            return replies
+        # no script may read two slots: each partition gets its share
+        share = max(1, self._most_bytes // len(order))
+        found = await _READ.run_each(
+            self._client,
+            [([self._keys[partition].events], [most, total, share, str(after[partition])]) for partition in order],
+        )
+        return [str(reply).encode() if isinstance(reply, Exception) else reply[0] if reply else [] for reply in found]
 
 
 def _rows(rows: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Row]:

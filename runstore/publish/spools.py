@@ -98,7 +98,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 def _label(redis_url: str) -> str:
     """Name a store by its address, without user and password."""
-    from runstore.adapters.connection import address_of
+    from runstore.adapters.address import address_of
 
     label = address_of(redis_url) or "an address that cannot be read"
     return label.encode()[:MOST_LABEL_BYTES].decode("utf-8", "ignore")

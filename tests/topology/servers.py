@@ -51,11 +51,13 @@ def free_ports(count: int) -> list[int]:
 class Server:
     """One server process."""
 
-    def __init__(self, program: Path, folder: Path, port: int, **settings: Any) -> None:
+    def __init__(self, program: Path, folder: Path, port: int, *, is_sentinel: bool = False, **settings: Any) -> None:
         self.program = program
         self.folder = folder
         self.port = port
-        self.settings = settings
+        self.settings = {"port": port, "bind": "127.0.0.1", "dir": folder, **settings}
+        if not is_sentinel:
+            self.settings |= {"save": "", "enable-debug-command": "yes"}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,8 +70,7 @@ class Server:
 
     def start(self, *arguments: str) -> "Server":
         self.folder.mkdir(parents=True, exist_ok=True)
-        told = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self.folder, "enable-debug-command": "yes"}
-        options = [str(part) for name, value in (told | self.settings).items() for part in (f"--{name}", value)]
+        options = [str(part) for name, value in self.settings.items() for part in (f"--{name}", value)]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [self.program, *arguments, *options],

@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "Operation": {
         "token": ("token:app", "Create, list and revoke API tokens."),
         "doctor": ("doctor:doctor", "Look for what is wrong with a store, and say what to do."),
+        "bench": ("bench:bench", "Measure runstore beside its yardsticks on this machine."),
     },
 }
 

@@ -77,7 +77,7 @@ class RedisOutputs:
         """Write several outputs, those that are small in one round trip."""
         pipe = self._client.pipeline(transaction=False)
         for run_id, parts in outputs:
-            if parts.whole is None and len(parts.view) < _IN_THREAD_FROM_BYTES:
+            if is_small(parts):
                 key = self._meta.keys_of(run_id).output(to_bytes(run_id), parts.ref.token, "v")
                 pipe.execute_command("SET", key, pack(parts.view), "NX", "EX", ORPHAN_EXPIRY_S)
             else:
@@ -125,6 +125,11 @@ async def prepare(output: bytes, token: bytes) -> Parts:
     chunks = -(-len(output) // CHUNK_BYTES)
     ref = OutputRef(token=token, output_bytes=len(output), chunks=chunks, truncated=True)
     return Parts(ref=ref, view=view, whole=output)
+
+
+def is_small(parts: Parts) -> bool:
+    """Whether an output is one part, and so small that it may be packed and written along with others."""
+    return parts.whole is None and len(parts.view) < _IN_THREAD_FROM_BYTES
 
 
 def _cut(output: bytes) -> bytes:

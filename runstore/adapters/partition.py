@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runstore.adapters.connection import Script, StoreClient, StorePipeline
+from runstore.adapters.connection import Script, StoreClient
 from runstore.adapters.feed import START
 from runstore.adapters.log import EPOCH_BYTES, LOG_END, RedisLog, parse_entry_id
 from runstore.adapters.outputs import part_keys
@@ -50,6 +50,23 @@ for ahead = 1, 17 do
 end
 return redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', tonumber(ARGV[1]) + 16)
 """)
+_SEE: Final = Script("""
+local most, found = tonumber(ARGV[1]), {}
+for i, key in ipairs(KEYS) do
+  if i <= most then
+    local told = redis.pcall('HGET', key, ARGV[2])
+    if type(told) == 'table' then
+      found[i] = told.err
+    else
+      found[i] = told and redis.call('HMGET', key, unpack(ARGV, 2))
+    end
+  else
+    found[i] = redis.call('EXISTS', key)
+  end
+end
+return found
+""")
+_KEYS_AT_ONCE: Final = 2000
 _MOST_NUMBER: Final = 2**53
 """Feed numbers beyond this were made by hand: no partition has so many commits."""
 
@@ -183,23 +200,33 @@ async def see(
     seen = Seen(records={}, corrupt={}, gone=set())
     if not run_ids and not refs:
         return seen
-    pipe: StorePipeline = client.pipeline(transaction=False)
-    for run_id in run_ids:
-        pipe.execute_command("HMGET", keys.run(to_bytes(run_id)), *PROJECTED)
-    for run_id, ref in refs:
-        pipe.execute_command("EXISTS", *part_keys(keys, to_bytes(run_id), ref))
-    replies = await pipe.execute(raise_on_error=False)
+    runs = [keys.run(to_bytes(run_id)) for run_id in run_ids]
+    parts = [part_keys(keys, to_bytes(run_id), ref) for run_id, ref in refs]
+    replies = await _see(client, runs, [key for part in parts for key in part])
     for run_id, reply in zip(run_ids, replies, strict=False):
+        if reply is None:
+            seen.records[run_id] = None
+            continue
         try:
             seen.records[run_id] = read_record(run_id, reply)
         except CorruptRecord as error:
             seen.corrupt[run_id] = error.detail
-    for (run_id, ref), reply in zip(refs, replies[len(run_ids) :], strict=True):
-        if isinstance(reply, Exception):
-            raise StoreUnavailable("an output could not be looked up") from reply
-        if reply < 1 + ref.chunks:
+    exist = iter(replies[len(runs) :])
+    for (run_id, ref), part in zip(refs, parts, strict=True):
+        if sum(next(exist) for _ in part) < len(part):
             seen.gone.add((run_id, ref.token))
     return seen
+
+
+async def _see(client: StoreClient, runs: list[bytes], others: list[bytes]) -> list[Any]:
+    """Read the records of runs (None: there is none) and whether other keys exist, by one command for many keys."""
+    replies: list[Any] = []
+    for begin in range(0, len(runs), _KEYS_AT_ONCE):
+        part = runs[begin : begin + _KEYS_AT_ONCE]
+        replies += await _SEE.run(client, part, [len(part), *PROJECTED])
+    for begin in range(0, len(others), _KEYS_AT_ONCE):
+        replies += await _SEE.run(client, others[begin : begin + _KEYS_AT_ONCE], [0])
+    return replies
 
 
 async def trim(

@@ -38,14 +38,15 @@ class CorruptRecord(StoreUnavailable):
 
 
 def read_record(run_id: RunId, reply: Any) -> Record | None:
-    """Read the reply to an HMGET of the record's fields.
+    """Read the reply to an HMGET of the record's fields, or the error that a script passed on as text.
 
     Raises: CorruptRecord; StoreUnavailable where the reply is another error.
     """
-    if isinstance(reply, Exception):
-        if str(reply).startswith("WRONGTYPE"):
-            raise CorruptRecord("the run's key has the wrong type") from reply
-        raise StoreUnavailable(f"a run could not be read: {str(reply)[:200]}") from reply
+    if isinstance(reply, Exception | bytes):
+        said = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
+        if said.startswith("WRONGTYPE"):
+            raise CorruptRecord("the run's key has the wrong type")
+        raise StoreUnavailable(f"a run could not be read: {said[:200]}")
     try:
         return decode_record(
             run_id, {name: value for name, value in zip(PROJECTED, reply, strict=True) if value is not None}

@@ -13,7 +13,7 @@ import msgspec
 from runstore.adapters import numbers as run_numbers
 from runstore.adapters.commit import Verdict, Writes, commit
 from runstore.adapters.mark import confirm, put_mark
-from runstore.adapters.outputs import Parts, prepare
+from runstore.adapters.outputs import Parts, is_small, pack, prepare
 from runstore.adapters.partition import Seen, Standing, load_standing, renew_if_behind, see
 from runstore.adapters.records import get_records
 from runstore.adapters.store import RedisStore
@@ -188,14 +188,16 @@ class PartitionProjector:
             return
         if batch.numbered:
             batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch))
-        kept = [
+        inline = {place: pack(part.view) for place, part in parts.items() if is_small(part)}
+        large = [
             (run_id, parts[run_id, ref.token])
             for run_id, touched in batch.touched.items()
             for ref in (touched.after.run.output, touched.after.run.late_output)
-            if ref is not None and (run_id, ref.token) in parts
+            if ref is not None and (run_id, ref.token) in parts and (run_id, ref.token) not in inline
         ]
-        await self._store.outputs.write_many(kept)
-        writes = write_batch(self._keys, batch, counts=standing.counts, stats=standing.stats)
+        if large:
+            await self._store.outputs.write_many(large)
+        writes = write_batch(self._keys, batch, counts=standing.counts, stats=standing.stats, inline=inline)
         nonce = await self._commit(standing, batch, writes)
         self._remember(standing, batch, nonce)
         await self._forget(standing, batch)
@@ -401,6 +403,8 @@ def _told_characters(batch: Batch) -> int:
 
 async def _bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> dict[tuple[RunId, bytes], Parts]:
     """Give every event with an output the place where it lies or will lie; nothing is written yet.
+
+    A small one is then written by the commit itself, a large one before it.
 
     The token of an inline output comes from its entry's id, so that a crash and a repeat write the same keys.
     """

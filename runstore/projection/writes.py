@@ -28,12 +28,22 @@ def optional_keys(keys: PartitionKeys) -> frozenset[bytes]:
     return frozenset({keys.dead, keys.stats, *signals})
 
 
-def write_batch(keys: PartitionKeys, batch: Batch, *, counts: Mapping[str, int], stats: Mapping[str, int]) -> Writes:
-    """Say what a batch writes. `counts` (runs of each project) and `stats` are as they stand before it."""
+def write_batch(
+    keys: PartitionKeys,
+    batch: Batch,
+    *,
+    counts: Mapping[str, int],
+    stats: Mapping[str, int],
+    inline: Mapping[tuple[RunId, bytes], bytes],
+) -> Writes:
+    """Say what a batch writes. `counts` (runs of each project) and `stats` are as they stand before it.
+
+    `inline` are small outputs, packed, by run and token: those that are kept are written with the rest.
+    """
     writes = Writes()
     _begin_pages(writes, keys, batch, counts)
     for run_id, touched in batch.touched.items():
-        _write_run(writes, keys, run_id, touched)
+        _write_run(writes, keys, run_id, touched, inline)
     for run_id, ref in batch.abandoned():
         for key in part_keys(keys, to_bytes(run_id), ref):
             writes.unlink(key)
@@ -49,7 +59,13 @@ def write_batch(keys: PartitionKeys, batch: Batch, *, counts: Mapping[str, int],
     return writes
 
 
-def _write_run(writes: Writes, keys: PartitionKeys, run_id: RunId, touched: Touched) -> None:
+def _write_run(
+    writes: Writes,
+    keys: PartitionKeys,
+    run_id: RunId,
+    touched: Touched,
+    inline: Mapping[tuple[RunId, bytes], bytes],
+) -> None:
     packed, run, before = to_bytes(run_id), touched.after.run, touched.before
     fields, gone = changed_fields(before, touched.after)
     first = before.run.events if before is not None else 0
@@ -64,8 +80,12 @@ def _write_run(writes: Writes, keys: PartitionKeys, run_id: RunId, touched: Touc
         _move(writes, keys, run, was, touched.after.page)
     for ref in (run.output, run.late_output):
         if ref is not None and (before is None or ref not in (before.run.output, before.run.late_output)):
+            part = inline.get((run_id, ref.token))
             for key in part_keys(keys, packed, ref):
-                writes.persist(key)
+                if part is not None:
+                    writes.put(key, part)
+                else:
+                    writes.persist(key)
     if is_waiting(touched):
         _offer(writes, keys, run, touched)
 

@@ -57,6 +57,9 @@ class ProjectorConfig(msgspec.Struct, frozen=True, kw_only=True):
     trim_every_commits: int = 64
     """Commits of a partition between two trimmings."""
 
+    loops: int = 2
+    """Loops that share the partitions within the process: while the store works for one of them, another one folds."""
+
     max_backoff_s: float = 2.0
     """Seconds to wait at most after a turn that failed; the first waits are shorter."""
 
@@ -98,7 +101,10 @@ class Projector:
         self._owned = set()
         await self._share()
         self._tasks = [
-            asyncio.create_task(self._project_forever(), name="runstore-projector"),
+            *(
+                asyncio.create_task(self._project_forever(loop), name=f"runstore-projector-{loop}")
+                for loop in range(self._config.loops)
+            ),
             asyncio.create_task(self._share_forever(), name="runstore-projector-sharing"),
         ]
         if self._store.safety.has_mark:
@@ -141,12 +147,14 @@ class Projector:
 
         Raises: StoreUnavailable where nothing could be read.
         """
+        return await self._turn(self._owned, self._config.block_ms if block_ms is None else block_ms)
+
+    async def _turn(self, ours: set[int], wait_ms: int) -> int:
         now = monotonic()
-        owned = [partition for partition in sorted(self._owned) if self._paused_until.get(partition, 0.0) <= now]
+        owned = [partition for partition in sorted(ours) if self._paused_until.get(partition, 0.0) <= now]
         places = await self._places(owned)
-        wait_ms = self._config.block_ms if block_ms is None else block_ms
-        if len(owned) < len(self._owned):
-            soonest = min(self._paused_until[partition] for partition in self._owned - set(owned))
+        if len(owned) < len(ours):
+            soonest = min(self._paused_until.get(partition, now) for partition in ours - set(owned))
             wait_ms = min(wait_ms, max(1, round((soonest - now) * 1000)))
         found = await self._reader.read(places, wait_ms)
         for partition, reason in found.unreadable.items():
@@ -220,22 +228,25 @@ class Projector:
     def _backoff_s(self, failures: int) -> float:
         return min(self._config.max_backoff_s, 0.05 * 2.0 ** min(failures - 1, 10))
 
-    async def _project_forever(self) -> None:
+    async def _project_forever(self, loop: int) -> None:
         failures = 0
         while not self._stopping:
             try:
-                await self.turn()
+                await self._turn(self._of_loop(loop), self._config.block_ms)
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever it was, the log is behind it and must go on
                 failures += 1
                 self.turns_failed += 1
-                for projector in self._partitions:
-                    projector.drop()
+                for partition in self._of_loop(loop):
+                    self._partitions[partition].drop()
                 if isinstance(error, StoreUnavailable):
                     _log.error("turn_failed", extra={"failures": failures, "reason": error.detail})
                 else:
                     _log.exception("turn_failed", extra={"failures": failures})
                 await asyncio.sleep(self._backoff_s(failures))
+
+    def _of_loop(self, loop: int) -> set[int]:
+        return {partition for partition in self._owned if partition % self._config.loops == loop}
 
     async def _share_forever(self) -> None:
         while not self._stopping:

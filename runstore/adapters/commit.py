@@ -75,32 +75,41 @@ class Writes:
     """The writes of one commit, those to one key grouped into one command, and which runs each key is written for."""
 
     def __init__(self) -> None:
-        self.owners: defaultdict[bytes, set[RunId]] = defaultdict(set)
+        self._owned: list[tuple[bytes, RunId]] = []
         self._hset: defaultdict[bytes, list[bytes]] = defaultdict(list)
         self._zadd: defaultdict[tuple[bytes, bool], list[bytes]] = defaultdict(list)
         self._removals: defaultdict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
         self._other: list[list[bytes]] = []
         self._unlink: list[bytes] = []
 
+    def owners(self, key: bytes) -> set[RunId]:
+        """Name the runs that a key is written for."""
+        return {owner for owned, owner in self._owned if owned == key}
+
     def hset(self, key: bytes, fields: Mapping[bytes, bytes], owner: RunId | None = None) -> None:
         """Set fields of a hash."""
-        self._own(key, owner)
+        if owner is not None:
+            self._owned.append((key, owner))
+        flat = self._hset[key]
         for item in fields.items():
-            self._hset[key].extend(item)
+            flat += item
 
     def hdel(self, key: bytes, fields: Iterable[bytes], owner: RunId | None = None) -> None:
         """Remove fields of a hash."""
-        self._own(key, owner)
+        if owner is not None:
+            self._owned.append((key, owner))
         self._removals[b"HDEL", key].extend(fields)
 
     def zadd(self, key: bytes, score: int, member: bytes, owner: RunId | None = None, *, only_up: bool = False) -> None:
         """Put a member into a sorted set; with `only_up` a score that is there never falls."""
-        self._own(key, owner)
+        if owner is not None:
+            self._owned.append((key, owner))
         self._zadd[key, only_up].extend((b"%d" % score, member))
 
     def zrem(self, key: bytes, member: bytes, owner: RunId | None = None) -> None:
         """Take a member out of a sorted set."""
-        self._own(key, owner)
+        if owner is not None:
+            self._owned.append((key, owner))
         self._removals[b"ZREM", key].append(member)
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -132,12 +141,10 @@ class Writes:
         found += [[b"UNLINK", *part] for part in _pieces(self._unlink)]
         return found if not without else [command for command in found if command[1] not in without]
 
-    def _own(self, key: bytes, owner: RunId | None) -> None:
-        if owner is not None:
-            self.owners[key].add(owner)
-
 
 def _pieces(flat: list[bytes]) -> list[list[bytes]]:
+    if len(flat) <= MOST_ARGUMENTS:
+        return [flat] if flat else []
     return [flat[begin : begin + MOST_ARGUMENTS] for begin in range(0, len(flat), MOST_ARGUMENTS)]
 
 

@@ -1,11 +1,12 @@
 """`runstore gateway`, `projector` and `worker`: the long-lived parts, any number of each over one store."""
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
@@ -24,6 +25,7 @@ from runstore.lifecycle import started, until_any_ends
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
 
+_NEW_OBJECTS: Final = 20_000
 _Level = Annotated[journal.Level, Parameter(help="What is logged to stderr: events of this level and above it.")]
 _Json = Annotated[bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")]
 
@@ -174,6 +176,10 @@ async def _opened(store: StoreSettings) -> "AsyncIterator[RedisStore]":
 
 
 def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:
+    # what was imported and made so far stays: no collection shall walk over it again, and none after every 700 objects
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 20, 20)
     if json:
         out().json(msgspec.json.encode(shown))
     else:

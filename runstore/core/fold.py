@@ -20,21 +20,21 @@ MAX_STREAM_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: an entry with a later id was made by hand, and has no time to show."""
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
+class Applied(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The entry changed the run. `item` is None where only progress was told, which history does not keep."""
 
     run: Run
     item: HistoryItem | None
 
 
-class Ignored(msgspec.Struct, frozen=True, kw_only=True):
+class Ignored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The entry changed nothing; `run` counts it, and `item` is None where the history has enough of such."""
 
     run: Run
     item: HistoryItem | None
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The entry breaks a rule and goes to the dead letters."""
 
     reason: str

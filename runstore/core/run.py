@@ -7,7 +7,7 @@ from runstore.core.ids import RunId
 from runstore.core.status import TERMINAL, Status
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One run as it stands.
 
     Units: `_us` microseconds since 1970 UTC; `created_ms` the stream's milliseconds at the first event.
@@ -41,7 +41,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
 
-class HistoryItem(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
+class HistoryItem(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True, gc=False):
     """One event of a run's history, as short as it can be kept.
 
     `ignored` is why the event changed nothing, empty for an event that was applied.

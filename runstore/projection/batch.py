@@ -19,7 +19,7 @@ PAGE_RUNS: Final = 100
 SET_ASIDE: Final = "the run is set aside: "
 
 
-class Touched(msgspec.Struct, kw_only=True):
+class Touched(msgspec.Struct, kw_only=True, gc=False):
     """One run of the batch: its record before and after, its new history, and the request that began it."""
 
     before: Record | None

@@ -347,7 +347,7 @@ class PartitionProjector:
         _log.warning("commit_not_marked", extra={"partition": self._partition, "n": mark.n, "reason": reason})
 
     def _blame(self, wrong: frozenset[bytes], writes: Writes) -> None:
-        owners = {run_id: key for key in wrong for run_id in writes.owners.get(key, ())}
+        owners = {run_id: key for key in wrong for run_id in writes.owners(key)}
         if not owners:
             raise StoreUnavailable(f"keys of the wrong type hold up partition {self._partition}: {sorted(wrong)!r}")
         for run_id, key in owners.items():

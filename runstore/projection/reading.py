@@ -16,7 +16,7 @@ MAX_CHUNKS: Final = 65
 _NAMES: Final = msgspec.json.Decoder(frozenset[str])
 
 
-class Heard(msgspec.Struct, kw_only=True):
+class Heard(msgspec.Struct, kw_only=True, gc=False):
     """An entry that could be read. `text` is what a dead letter would keep of it; `view` its output, where small."""
 
     entry: Entry
@@ -25,7 +25,7 @@ class Heard(msgspec.Struct, kw_only=True):
     view: bytes | None = None
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry that is not folded, with the beginning of what it held, and why."""
 
     entry_id: EntryId

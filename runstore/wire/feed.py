@@ -10,7 +10,7 @@ INLINE_OUTPUT_BYTES: Final = 4096
 """Outputs up to this size travel in the feed, so that a gateway pushes them without a look-up."""
 
 
-class FeedChange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class FeedChange(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What one event did to one run.
 
     `run` is the run after it; `item` what history keeps (None for mere progress, or an ignored event over the limit);
@@ -23,7 +23,7 @@ class FeedChange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     is_transition: bool = True
 
 
-class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One commit: `n` is its number, `entry` the last event that was folded by it (ms, seq).
 
     `before` is the nonce of the commit that it follows, so that a reader knows by each entry that it follows what was

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -54,13 +55,10 @@ async def ask(url: str, paths: list[str], *, connections: int = 16, token: str |
     """
     headers = f"Authorization: Bearer {token}\r\n" if token else ""
     requests = iter([_HELLO.format(path=path, headers=headers).encode() for path in paths])
-    parts, loop, failures = urlsplit(url), asyncio.get_running_loop(), list[bytes]()
-    ends = [loop.create_future() for _ in range(connections)]
+    (host, port), loop, failures = _address(url), asyncio.get_running_loop(), list[bytes]()
+    ends: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
     began = time.perf_counter()
-    made = [
-        await loop.create_connection(lambda end=end: _Asker(requests, end, failures), parts.hostname, parts.port)
-        for end in ends
-    ]
+    made = [await loop.create_connection(partial(_Asker, requests, end, failures), host, port) for end in ends]
     await asyncio.gather(*ends)
     took_s = time.perf_counter() - began
     for transport, _ in made:
@@ -68,6 +66,11 @@ async def ask(url: str, paths: list[str], *, connections: int = 16, token: str |
     if failures:
         raise ConnectionError(f"{len(failures)} answers were no 200: {failures[0]!r}")
     return took_s
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 80
 
 
 class Counter:
@@ -150,10 +153,8 @@ async def listen(url: str, path: str, counter: Counter, *, token: str | None = N
     headers += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     if token is not None:
         headers += f"Sec-WebSocket-Protocol: runstore.v1\r\nAuthorization: Bearer {token}\r\n"
-    parts = urlsplit(url)
     hello = _HELLO.format(path=path, headers=headers).encode()
-    _, listener = await asyncio.get_running_loop().create_connection(
-        lambda: Listener(counter, hello), parts.hostname, parts.port
-    )
+    loop, (host, port) = asyncio.get_running_loop(), _address(url)
+    _, listener = await loop.create_connection(partial(Listener, counter, hello), host, port)
     await listener.is_open
     return listener

@@ -1,7 +1,7 @@
 """The plain program: the same path with no guarantees. Run as `python -m runstore.bench.plain reader|door REDIS_URL`.
 
-`reader` reads one events stream and writes each run and what is told in one pipeline; nothing proves its place, ends once
-or is numbered. `door` sends what is told to every websocket, and answers nobody's questions about who they are.
+`reader` reads one events stream and writes each run and what is told in one pipeline; nothing proves its place, ends
+once or is numbered. `door` sends what is told to every websocket, and asks nobody who they are.
 """
 
 import sys

@@ -23,7 +23,8 @@ def draw(report: Report) -> str:
     width = _LABELS + _BARS + 150
     middle = _LABELS + _BARS / 2
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"',
+        ' font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         '<text x="12" y="22" font-size="15">runstore: figures beside their goals</text>',
         *(

@@ -55,9 +55,9 @@ def begin(server: str, *, rounds: int, scale: float) -> Report:
 def head(report: Report) -> str:
     """Say in words what was measured on."""
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    size = f"{report.rounds} rounds, {report.scale:.0%} of the full size"
     return (
-        f"{report.machine}; {report.server}; {versions}.\n"
-        f"{report.rounds} rounds, {report.scale:.0%} of the full size, {report.made_at}: medians, and the range in brackets."
+        f"{report.machine}; {report.server}; {versions}.\n{size}, {report.made_at}: medians, and the range in brackets."
     )
 
 

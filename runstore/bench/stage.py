@@ -25,7 +25,6 @@ from runstore.ports import TokenRecord
 
 PROJECT: Final = "forecasts"
 SHA: Final = "0123456789abcdef0123456789abcdef01234567"
-_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _READY_S: Final = 30.0
 
 
@@ -47,7 +46,7 @@ class Process:
         return str(self.ready["url"])
 
     def cpu_s(self) -> float:
-        """Return the CPU time it has used, in steps of the system's clock tick; its ended children are counted too."""
+        """Return the CPU time that its threads have used."""
         return cpu_s(self.pid)
 
     def rss_kib(self) -> int:
@@ -187,9 +186,11 @@ async def connected(url: str) -> AsyncIterator[Any]:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) * _TICK_S
+    """Return the CPU time that a process's threads have used, as the scheduler counts it."""
+    total_ns = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        total_ns += int((thread / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
 
 
 def rss_kib(pid: int) -> int:

@@ -7,7 +7,9 @@ from typing import Final, NamedTuple
 from runstore.bench.figures import Found
 from runstore.bench.stage import Stage
 
-NAMES: Final = ("publish", "projector")
+NAMES: Final = (
+    *("push", "sustained", "waits", "projector", "lookup", "fanout", "sockets", "memory", "growth", "cold", "publish"),
+)
 
 
 class Row(NamedTuple):

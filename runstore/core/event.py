@@ -1,7 +1,7 @@
 """Events: facts about a run as publishers tell them, and entries: events with their place in a stream.
 
-What comes by the ten thousand and holds no mutable part can be in no cycle, so the garbage collector is kept away from it
-(`gc=False`): to walk over it took a quarter of a projector's time.
+What comes by the ten thousand and holds no mutable part can be in no cycle, so the garbage collector is kept away from
+it (`gc=False`): to walk over it took a quarter of a projector's time.
 """
 
 from typing import Final, NamedTuple

@@ -11,12 +11,13 @@ Key = Hashable
 class Message:
     """One message: ready bytes, or the head of a `run` message whose body may have to be fetched."""
 
-    __slots__ = ("_body", "_output", "_text", "held_bytes")
+    __slots__ = ("_body", "_frame", "_output", "_text", "held_bytes")
 
     def __init__(self, text: bytes, body: Body | None = None, *, output: bool = True) -> None:
         self._text = text
         self._body = body
         self._output = output
+        self._frame: bytes | None = None
         self.held_bytes = len(text) + (body.held_bytes(output=output) if body is not None else 0)
 
     async def encode(self) -> bytes:
@@ -27,6 +28,29 @@ class Message:
         if self._body is None:
             return self._text
         return b"%b%b}" % (self._text, await self._body.load() if self._output else self._body.bare())
+
+    def frame(self) -> bytes | None:
+        """Return the message as a websocket's frame, made once for all sockets; None where it has to be fetched."""
+        if self._frame is None:
+            if self._body is None:
+                text = self._text
+            else:
+                whole = self._body.whole() if self._output else self._body.bare()
+                if whole is None:
+                    return None
+                text = b"%b%b}" % (self._text, whole)
+            self._frame = text_frame(text)
+        return self._frame
+
+
+def text_frame(text: bytes) -> bytes:
+    """Put a server's text into one frame (RFC 6455, section 5.2)."""
+    size = len(text)
+    if size < 126:
+        return b"\x81%c%b" % (size, text)
+    if size < 1 << 16:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
 class Outbox:

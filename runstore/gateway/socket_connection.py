@@ -8,10 +8,10 @@ offers to the outbox, and a peer that leaves it full is closed and comes back wi
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -33,6 +33,10 @@ _T = TypeVar("_T")
 _LOG = logging.getLogger("runstore.gateway.socket")
 Job = Callable[[], Awaitable[None]]
 TRY_AGAIN_LATER = WSCloseCode.TRY_AGAIN_LATER
+_UNSENT_BYTES: Final = 16 * 1024
+"""What a peer may leave unread before its messages go by way of the outbox, which is bounded and waits."""
+
+_AT_ONCE_BYTES: Final = 64 * 1024
 
 
 class Subscribed(Protocol):
@@ -109,13 +113,19 @@ class Connection:
 
     def offer(self, message: Message, key: Key | None = None) -> None:
         """Let a message be sent when the peer takes it; a peer that lets too much wait is closed."""
-        if self.is_closing:
+        if self._closer is not None or self._go_at_once((message,)):
             return
         if self._outbox.offer(message, key):
             self._wake()
         else:
             _LOG.info("outbox_full", extra={"held_bytes": self._outbox.held_bytes})
             self.close(TRY_AGAIN_LATER, "the client reads too slowly: reconnect and resume by cursor")
+
+    def offer_all(self, messages: Sequence[Message]) -> None:
+        """Let several messages be sent, by one write where the peer keeps up."""
+        if self._closer is None and not self._go_at_once(messages):
+            for message in messages:
+                self.offer(message)
 
     def tell(self, message: ServerMessage) -> None:
         """Offer a message that is no push."""
@@ -200,6 +210,24 @@ class Connection:
             if self._subscriptions.get(subscription_id) is subscription:
                 self.end(subscription_id, subscription)
                 self.tell(ErrorMessage(id=subscription_id, code=error.code, detail=_detail(error)))
+
+    def _go_at_once(self, messages: Sequence[Message]) -> bool:
+        """Write messages to a peer that keeps up, if they are at hand: that needs no task, and frames are shared."""
+        if self._writer is not None or len(self._outbox) or self._ws.closed:
+            return False
+        transport = self._transport()
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > _UNSENT_BYTES:
+            return False
+        if len(messages) > 1 and sum(message.held_bytes for message in messages) > _AT_ONCE_BYTES:
+            return False
+        frames: list[bytes] = []
+        for message in messages:
+            frame = message.frame()
+            if frame is None:
+                return False
+            frames.append(frame)
+        transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        return True
 
     def _wake(self) -> None:
         if self._writer is None:

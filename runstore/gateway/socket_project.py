@@ -72,9 +72,11 @@ class ProjectSubscription:
     def hear(self, pushes: Sequence[Push]) -> None:
         """Offer what happened in the project."""
         spoken = [push for push in pushes if self._is_wanted(push)]
-        for push in spoken:
-            cursor = self._reach.tail.cursor_text(None, push.place if push is spoken[-1] else None)
-            self._connection.offer(self._run(push, cursor))
+        tail = self._reach.tail
+        if spoken:
+            self._connection.offer_all(
+                [self._run(push, tail.cursor_text(None, push.place if push is spoken[-1] else None)) for push in spoken]
+            )
         for push in pushes:
             if push.has_progress and self._message.events == "all":
                 offer_progress(self._connection, self._message.id, push)
@@ -144,8 +146,12 @@ class ProjectSubscription:
         return self._message.events == "all" or push.run.is_terminal
 
     def _run(self, push: Push, cursor: str) -> Message:
-        head = run_head(self._message.id, cursor, push.run.traceparent)
-        return Message(head, push.body, output=self._message.output)
+        wanted = self._message.id, cursor, self._message.output
+        message: Message | None = push.made.get(wanted)
+        if message is None:
+            head = run_head(self._message.id, cursor, push.run.traceparent)
+            message = push.made[wanted] = Message(head, push.body, output=self._message.output)
+        return message
 
     def _cursor(self) -> str:
         return encode_cursor(tuple(self._at.values()))

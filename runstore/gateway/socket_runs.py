@@ -132,8 +132,8 @@ class RunsSubscription:
                 spoken += self._speech.hear(self._change(push))
             if push.has_progress and self._every_change and not self._is_looking:
                 progress.append(push)
-        for message in self._messages(spoken, pushes[-1].place) if spoken else ():
-            self._connection.offer(message)
+        if spoken:
+            self._connection.offer_all(self._messages(spoken, pushes[-1].place))
         for push in progress:
             offer_progress(self._connection, self._message.id, push)
 

@@ -38,7 +38,7 @@ async def measure(stage: Stage) -> Found:
 
 
 async def fill(redis: Any, runs: int, partitions: int) -> None:
-    """Publish so many runs, all begun before the first one ends, as at a busy hour; partitions 0: for the plain reader."""
+    """Publish so many runs, hundreds of them at a time; partitions 0: for the plain reader."""
     stories = [(run_id, *story(run_id)) for run_id in (new_id() for _ in range(runs))]
     for begin in range(0, runs, _AT_ONCE):
         pipe = redis.pipeline(transaction=False)

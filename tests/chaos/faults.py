@@ -10,7 +10,7 @@ from typing import Any, Final
 import redis
 
 from tests.chaos.history import History
-from tests.chaos.plan import NETWORK, Fault
+from tests.chaos.plan import NETWORK, Fault, Kind
 from tests.chaos.site import Site
 
 _MOST_DELAY_US: Final = 200

@@ -80,7 +80,7 @@ class Site:
         """Which roles each kind of fault can befall."""
         everybody = [*self.roles, "redis"]
         found = {kind: list(self.proxies) for kind in NETWORK}
-        found |= dict.fromkeys((Kind.KILL, Kind.FREEZE), everybody)
+        found |= {kind: everybody for kind in (Kind.KILL, Kind.FREEZE)}
         found |= {kind: ["redis"] for kind in OF_REDIS | {Kind.DISK_FULL}}
         found[Kind.SPOOL_POWER] = self.publishers
         return {kind: roles for kind, roles in found.items() if self.shim or kind not in OF_MACHINES}

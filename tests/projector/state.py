@@ -87,7 +87,7 @@ class _SteppedPipeline(StorePipeline):
 
 def stepped(store: RedisStore, step: Step) -> None:
     """Let a store take steps."""
-    client = SteppedClient(store.connections.client.connection_pool)  # type: ignore[arg-type]
+    client = SteppedClient(store.connections.client.connection_pool, store.connections.timeout_s)  # type: ignore[arg-type]
     client.step = step
     store.connections.client = client
     for adapter in (store.log, store.runs, store.outputs, store.feed):

@@ -24,12 +24,12 @@ from tests.chaos.load import BLOCK, PROJECTS, block_of, project_of, sentinels
 MODEL: Final = "model"
 """The project that the execution worker serves."""
 
-PATIENCE_S: Final = 90.0
-"""How long a subscriber is waited for after the last event. The checker tells what it had not heard by then."""
-
 _CONFIG: Final = ClientConfig(
     timeout_s=8, connect_timeout_s=3, retry_for_s=10, give_up_s=600, heartbeat_s=3, backoff_s=0.1, max_backoff_s=1
 )
+_PATIENT: Final = msgspec.structs.replace(_CONFIG, timeout_s=60)
+"""For subscribers: a gateway that they never met is looked for no longer than one request may take."""
+
 _GONE: Final = {"run_not_found", "cursor_lost"}
 
 
@@ -68,7 +68,7 @@ class Observing:
         await asyncio.gather(*calling)
         self.history.hear(self.options.name, "calls-over")
         await self.counted.wait()
-        _, late = await asyncio.wait(watching, timeout=PATIENCE_S)
+        _, late = await asyncio.wait(watching, timeout=self.options.patience)
         for task in late:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
@@ -78,8 +78,8 @@ class Observing:
         self.counts = msgspec.json.decode((self.folder / "counts.json").read_bytes(), type=Counts)
         self.counted.set()
 
-    def _client(self) -> AsyncClient:
-        return AsyncClient(self.options.url, token=self.options.token, config=_CONFIG)
+    def _client(self, config: ClientConfig = _CONFIG) -> AsyncClient:
+        return AsyncClient(self.options.url, token=self.options.token, config=config)
 
     def _heard(self, who: str, run_id: str, status: str) -> None:
         self.history.hear(who, "push", run_id=run_id, status=status)
@@ -89,7 +89,7 @@ class Observing:
 
     async def _watch_blocks(self, publisher: str, place: int, step: int) -> None:
         """Watch every `step`-th block of a publisher's runs to its end, one after another."""
-        async with self._client() as client:
+        async with self._client(_PATIENT) as client:
             for block in count(place, step):
                 watching = asyncio.create_task(self._watch_block(client, publisher, block))
                 counting = asyncio.create_task(self.counted.wait())
@@ -120,7 +120,7 @@ class Observing:
         project = project_of(place)
         who = f"{self.options.name}/{project}/{place}"
         ahead = {run_id for run_id, of in sentinels(self.options.seed, self.options.partitions) if of == project}
-        async with self._client() as client:
+        async with self._client(_PATIENT) as client:
             watch = client.watch(
                 project_name=project, events="all" if place // PROJECTS % 2 else "terminal", output=False
             )
@@ -200,7 +200,7 @@ class Observing:
                 if self.chance.random() < 0.1:
                     await self._call(who, "cancel", lambda run_id=run.run_id: client.cancel(run_id), run.run_id)
                 try:
-                    ended = await client.wait(run.run_id, timeout_s=PATIENCE_S)
+                    ended = await client.wait(run.run_id, timeout_s=90)
                 except WaitTimeout:
                     self.history.hear(who, "wait-over", run_id=run.run_id)
                 else:
@@ -220,6 +220,7 @@ async def _main() -> None:
         parser.add_argument(f"--{name}", required=True)
     for name in ("seed", "subscribers", "submitters", "partitions"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--patience", type=float, required=True)
     observing = Observing(parser.parse_args())
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, observing.stopping.set)

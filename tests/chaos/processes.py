@@ -28,6 +28,7 @@ class Role:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.starts = 0
+        self._is_ready = False
         self._argv = (sys.executable, *argv)
         self._env = env
         self._folder = folder
@@ -57,9 +58,12 @@ class Role:
                 preexec_fn=die_with_parent,
             )
         self.starts += 1
+        self._is_ready = False
 
     def ready(self, within_s: float = 40) -> None:
         """Return when it has written its first line. Raises: AssertionError with what it said."""
+        if self._is_ready:
+            return
         assert self._process is not None
         assert self._process.stdout is not None
         deadline = time.monotonic() + within_s
@@ -67,6 +71,7 @@ class Role:
             assert time.monotonic() < deadline, f"{self.name} is not ready"
         line = self._process.stdout.readline()
         assert line, f"{self.name} did not start: {self.log.read_text(errors='replace')[-3000:]}"
+        self._is_ready = True
 
     def signal(self, number: int) -> None:
         if self.pid is not None:

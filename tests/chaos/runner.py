@@ -71,7 +71,7 @@ async def run_chaos(
         await injector.play(plan)
         await asyncio.sleep(max(0.0, ends_at - monotonic()))
         await asyncio.to_thread(site.server.ready)
-        await asyncio.sleep(2)  # whatever had not found Redis has ended by now, and is started again
+        await _all_ready(site)
         supervising.cancel()
         reach("nothing goes wrong any more")
         trouble = await _let_end(site, history)
@@ -92,6 +92,20 @@ async def run_chaos(
         )
     finally:
         await site.aclose()
+
+
+async def _all_ready(site: Site) -> None:
+    """Wait until every role runs: what had not found Redis at its start ends, and is started again."""
+
+    async def are_ready() -> bool:
+        for role in site.roles.values():
+            try:
+                await asyncio.to_thread(role.ready)
+            except AssertionError:
+                return False
+        return True
+
+    assert await _holds(are_ready), "not everything runs again"
 
 
 async def _let_end(site: Site, history: History) -> list[str]:

@@ -48,6 +48,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     subscribers: int = 200
     rate: float = 300.0
     """Events a second that each publisher tells at most."""
+    patience_s: float = 60.0
+    """How long a subscriber is waited for after the last event. The checker tells what it had not heard by then."""
     mutations: Mapping[str, str] = {}
     """Defects put into `projector` or `gateway`."""
 
@@ -119,6 +121,7 @@ class Site:
         words += ["--history", str(self.history), "--publishers", ",".join(self.publishers)]
         words += ["--seed", str(self.shape.seed), "--subscribers", str(self.shape.subscribers)]
         words += ["--submitters", str(3 * bool(self.shape.workers)), "--partitions", str(self.partitions)]
+        words += ["--patience", str(self.shape.patience_s)]
         self.observer = Role("observer", words, env={}, folder=self.folder)
         self.observer.start()
         self.observer.ready()

@@ -1,0 +1,58 @@
+"""The far side of a websocket, without the network: a connection of the gateway is served to it as to any other."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import WSMessage, WSMsgType
+
+from runstore.core.principal import Principal
+from runstore.gateway.context import Services
+from runstore.gateway.socket_config import PushConfig
+from runstore.gateway.socket_connection import Connection, Subscribed
+from runstore.gateway.socket_project import ProjectSubscription
+from runstore.gateway.socket_runs import Reach, RunsSubscription
+from runstore.wire.messages import Subscribe
+
+
+class Peer:
+    """What a client says, and all that it heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.close_code: int | None = None
+        self.news = asyncio.Event()
+        self._said: asyncio.Queue[WSMessage] = asyncio.Queue()
+
+    def say(self, **message: Any) -> None:
+        """Send a message."""
+        self._said.put_nowait(WSMessage(WSMsgType.TEXT, msgspec.json.encode(message).decode(), ""))
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        self._said.put_nowait(WSMessage(WSMsgType.CLOSED, None, None))
+
+    async def receive(self) -> WSMessage:
+        return await self._said.get()
+
+    async def send_frame(self, packed: bytes, _: WSMsgType) -> None:
+        self.heard.append(msgspec.json.decode(packed))
+        self.news.set()
+
+    async def close(self, *, code: int, message: bytes) -> None:
+        self.close_code = code
+        self.news.set()
+        self.hang_up()
+
+
+async def serve(services: Services, principal: Principal, peer: Peer) -> None:
+    """Serve a peer until either side ends it."""
+    reach = Reach(tail=services.tail, lookup=services.lookup, resolver=services.resolver, principal=principal)
+
+    def make(connection: Connection, message: Subscribe) -> Subscribed:
+        if message.project_name is not None:
+            return ProjectSubscription(connection, reach, message)
+        return RunsSubscription(connection, reach, message)
+
+    connection = Connection(peer, lambda: None, PushConfig(), make)  # type: ignore[arg-type]
+    await connection.serve()

@@ -1,6 +1,7 @@
 """The ports Log and Feed: appending, epochs, waiting for news, proving places."""
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 
 import msgspec
@@ -12,7 +13,6 @@ from runstore.core.errors import InvalidRequest, StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.projector import Projector
-from tests.conftest import emptied
 from tests.projector.builders import event_of, run_id_of, tell
 
 RUN: RunId = run_id_of(1)
@@ -158,12 +158,14 @@ async def test_what_no_projector_wrote_into_a_feed_tells_nothing_and_is_passed_o
     assert (place.n, place.nonce) == (7, b"")
 
 
-async def test_an_emptied_store_proves_no_place_of_its_former_life(any_redis_url: str) -> None:
+async def test_an_emptied_store_proves_no_place_of_its_former_life(
+    any_redis_url: str, emptying: Callable[[], str]
+) -> None:
     async with RedisStore.open(any_redis_url) as store:
         await tell(store, RUN, "running")
         await Projector(store).drain()
         place, _ = (await store.feed.tail())[store.meta.keys_of(RUN).partition]
-    emptied(any_redis_url)
+    emptying()
 
     async with RedisStore.open(any_redis_url) as store:
         assert judge(place, await store.feed.sight(place)) is Standing.LOST

@@ -71,6 +71,13 @@ class ClusterClient(StoreClient):
         """The servers that hold slots, as far as is known."""
         return frozenset(self._slots.values())
 
+    async def holder(self, key: str) -> Node:
+        """Return the server that holds a key.
+
+        Raises: StoreUnavailable.
+        """
+        return await self._node_of(slot_of_key(key))
+
     async def plain(self, *args: Any, **options: Any) -> Any:
         """Run one command where its slot is. Raises: what the client raises."""
         if args[0] == "PING":

@@ -8,12 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
+from runstore.adapters.cluster import ClusterClient
 from runstore.adapters.connection import Greeting, Script, StoreClient
 from runstore.adapters.connections import open_client
 from runstore.adapters.log import LOG_END, parse_entry_id
+from runstore.adapters.mark import get_marks
 from runstore.adapters.meta import MAX_PARTITIONS
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
+from runstore.wire.feed import decode_feed
 from runstore.wire.keys import META, PROJECTORS, PartitionKeys
 
 COUNTED: Final = 1_000
@@ -50,6 +53,8 @@ class PartitionSeen(msgspec.Struct, frozen=True, kw_only=True):
     newest_dead: DeadLetter | None = None
     oldest_lease_ms: int | None = None
     oldest_deadline_ms: int | None = None
+    unsafe_ms: int | None = None
+    """When the newest event came whose commit waits for the safe mark."""
 
 
 class StoreSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +73,14 @@ class StoreSeen(msgspec.Struct, frozen=True, kw_only=True):
     write_failure: str
     now_ms: int
     own_ms: int
-    stored_partitions: str | None
+    stored_partitions: str | None = None
     projectors: int = 0
     partitions: tuple[PartitionSeen, ...] = ()
     strays: tuple[int, ...] = ()
     """Numbers past the store's partitions that have a log all the same: nobody reads it."""
+
+    others: tuple[tuple[str, "StoreSeen"], ...] = ()
+    """The other primaries of a cluster by their addresses; of each only what is said of the server."""
 
 
 async def look(url: str, *, timeout_s: float = 5.0) -> StoreSeen:
@@ -91,15 +99,34 @@ async def look(url: str, *, timeout_s: float = 5.0) -> StoreSeen:
 
 async def _look(client: StoreClient) -> StoreSeen:
     await client.execute_command("PING")
+    stored = await _ask(client, "HGET", META, "partitions")
+    alive = await _ask(client, "ZCOUNT", PROJECTORS, await _now_ms(client), "+inf")
+    text = stored.decode(errors="replace") if isinstance(stored, bytes) else None
+    count = int(text) if text is not None and text.isdigit() and 1 <= int(text) <= MAX_PARTITIONS else 0
+    others: list[tuple[str, StoreSeen]] = []
+    server = client
+    if isinstance(client, ClusterClient):
+        holder = await client.holder(META)
+        server = client.at(holder)
+        rest = sorted(client.primaries - {holder})
+        others = [(f"{host}:{port}", await _look_at(client.at((host, port)))) for host, port in rest]
+    return msgspec.structs.replace(
+        await _look_at(server),
+        stored_partitions=text,
+        projectors=alive if isinstance(alive, int) else 0,
+        partitions=tuple([await _partition(client, PartitionKeys(number)) for number in range(count)]),
+        strays=await _strays(client, count) if count else (),
+        others=tuple(others),
+    )
+
+
+async def _look_at(client: StoreClient) -> StoreSeen:
+    """Look at one server, whatever it holds."""
     info = await _info(client)
     before_ms = time() * 1000
     now_ms = await _now_ms(client)
     own_ms = round((before_ms + time() * 1000) / 2)
     role = await _ask(client, "ROLE")
-    stored = await _ask(client, "HGET", META, "partitions")
-    alive = await _ask(client, "ZCOUNT", PROJECTORS, now_ms, "+inf")
-    text = stored.decode(errors="replace") if isinstance(stored, bytes) else None
-    count = int(text) if text is not None and text.isdigit() and 1 <= int(text) <= MAX_PARTITIONS else 0
     return StoreSeen(
         server="Valkey" if "valkey_version" in info else "Redis",
         version=info.get("valkey_version") or info.get("redis_version") or "",
@@ -111,10 +138,6 @@ async def _look(client: StoreClient) -> StoreSeen:
         write_failure=_write_failure(info),
         now_ms=now_ms,
         own_ms=own_ms,
-        stored_partitions=text,
-        projectors=alive if isinstance(alive, int) else 0,
-        partitions=tuple([await _partition(client, PartitionKeys(number)) for number in range(count)]),
-        strays=await _strays(client, count) if count else (),
     )
 
 
@@ -143,10 +166,23 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
             oldest_deadline_ms=_earlier(
                 await _least(client, keys.deadlines), await _least(client, keys.queue_deadlines)
             ),
+            unsafe_ms=await _unsafe_ms(client, keys),
         )
     except (StoreUnavailable, ValueError) as error:
         await client.drop()
         return PartitionSeen(partition=keys.partition, trouble=str(error)[:200])
+
+
+async def _unsafe_ms(client: StoreClient, keys: PartitionKeys) -> int | None:
+    [mark] = await get_marks(client, [keys])
+    rows = await client.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
+    try:
+        newest = decode_feed(rows[0][1][b"c"]) if rows else None
+    except (msgspec.MsgspecError, KeyError):
+        return None
+    if newest is None or not newest.is_marked or (mark is not None and mark.n >= newest.n):
+        return None
+    return newest.entry[0]
 
 
 def _dead(rows: Any) -> DeadLetter | None:

@@ -28,7 +28,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(seen: StoreSeen, spools: Sequence[Waiting] = ()) -> list[Finding]:
     """Say of each thing whether it is well, and what to do where it is not."""
-    found = [rule(seen) for rule in _SERVER]
+    found = [*(rule(seen) for rule in _SERVER), _store(seen)]
+    for address, other in seen.others:
+        ill = [finding for rule in _SERVER if not (finding := rule(other)).is_well]
+        found += [msgspec.structs.replace(finding, sentence=f"{address}: {finding.sentence}") for finding in ill]
+        found += [] if ill else [_well("primary", f"{address} is well")]
     if seen.partitions:
         found += [rule(seen) for rule in _STORE]
     return [*found, judge_spools(spools)]
@@ -159,6 +163,17 @@ def _lag(seen: StoreSeen) -> Finding:
     )
 
 
+def _unsafe(seen: StoreSeen) -> Finding:
+    late = [part for part in seen.partitions if _age(part.unsafe_ms, seen) > LAG_MS]
+    if not late:
+        return _well("safety", "all that is told is as durable as was asked for")
+    return _ill(
+        "safety",
+        f"what happened last in {_named(late)} is told to nobody, for it is not on disk or on replicas as the setting "
+        "durability asks: see whether the replicas are connected, and whether a projector is at work",
+    )
+
+
 def _dead_letters(seen: StoreSeen) -> Finding:
     letters = [(part, part.newest_dead) for part in seen.partitions if part.newest_dead is not None]
     if not letters:
@@ -195,11 +210,9 @@ def _future(seen: StoreSeen) -> Finding:
     )
 
 
-_SERVER: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
-    *(_version, _role, _policy, _aof, _memory, _clock, _store),
-)
+_SERVER: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (*(_version, _role, _policy, _aof, _memory, _clock),)
 _STORE: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
-    *(_partitions, _strays, _projectors, _lag, _dead_letters, _leases, _future),
+    *(_partitions, _strays, _projectors, _lag, _unsafe, _dead_letters, _leases, _future),
 )
 
 

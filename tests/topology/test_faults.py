@@ -1,7 +1,7 @@
 """Runs flow while slots move, a primary is killed, and one is demoted and left alive."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,33 +19,12 @@ from runstore.projector import Projector
 from runstore.publish import PublisherConfig
 from tests.feed.test_tail import Ear
 from tests.projector.builders import run_id_of
-from tests.topology.deployments import Clustered, Guarded, clustered, guarded
-from tests.topology.servers import programs
+from tests.topology.deployments import Clustered, Guarded, guarded
 from tests.waiting import happens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 SOON_S = 90
-
-
-@pytest.fixture(params=["wheel", "installed"])
-def program(request: pytest.FixtureRequest) -> Path:
-    found = programs()
-    if request.param not in found:
-        pytest.skip(f"no server that is {request.param} can be started on this machine")
-    return found[request.param]
-
-
-@pytest.fixture
-def cluster(program: Path, tmp_path: Path) -> Iterator[Clustered]:
-    with clustered(program, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(params=[guarded, clustered], ids=["sentinel", "cluster"])
-def deployment(request: pytest.FixtureRequest, program: Path, tmp_path: Path) -> Iterator[Guarded | Clustered]:
-    with request.param(program, tmp_path) as made:
-        yield made
 
 
 class Traffic:

@@ -48,6 +48,13 @@ class Lookup:
         self._asked: dict[RunId, list[asyncio.Future[Record | None]]] = {}
         self._questions: set[asyncio.Task[None]] = set()
 
+    def kept(self, run_id: RunId) -> Answer | None:
+        """Get the answer about a run where it is kept, for good."""
+        answer = self._kept.get(run_id)
+        if answer is not None:
+            self._kept.move_to_end(run_id)
+        return answer
+
     async def record(self, run_id: RunId) -> Record | None:
         """Get a run's record as the store has it now, or as it is for good."""
         kept = self._kept.get(run_id)

@@ -19,18 +19,33 @@ async def get_records(client: StoreClient, meta: Meta, run_ids: Sequence[RunId])
     """Get records in one round trip; a key that holds no record counts as no run, and is logged."""
     if not run_ids:
         return []
+    if len(run_ids) == 1:
+        return [await _get_record(client, meta, run_ids[0])]
     pipe = client.pipeline(transaction=False)
     for run_id in run_ids:
         pipe.execute_command("HMGET", meta.keys_of(run_id).run(to_bytes(run_id)), *PROJECTED)
     replies = await pipe.execute(raise_on_error=False)
-    records: list[Record | None] = []
-    for run_id, reply in zip(run_ids, replies, strict=True):
-        try:
-            records.append(read_record(run_id, reply))
-        except CorruptRecord as error:
-            _log.error("record_unreadable", extra={"run_id": run_id, "reason": str(error)})
-            records.append(None)
-    return records
+    return [_read(run_id, reply) for run_id, reply in zip(run_ids, replies, strict=True)]
+
+
+async def _get_record(client: StoreClient, meta: Meta, run_id: RunId) -> Record | None:
+    """Get one record by one command: a pipeline costs the client as much again."""
+    reply: Any
+    try:
+        reply = await client.execute_command("HMGET", meta.keys_of(run_id).run(to_bytes(run_id)), *PROJECTED)
+    except StoreUnavailable as error:
+        if not str(error.__cause__).startswith("WRONGTYPE"):
+            raise
+        reply = error.__cause__
+    return _read(run_id, reply)
+
+
+def _read(run_id: RunId, reply: Any) -> Record | None:
+    try:
+        return read_record(run_id, reply)
+    except CorruptRecord as error:
+        _log.error("record_unreadable", extra={"run_id": run_id, "reason": str(error)})
+        return None
 
 
 class CorruptRecord(StoreUnavailable):

@@ -22,11 +22,14 @@ from runstore.gateway.protocol import GuardedServer
 from runstore.gateway.readiness import Readiness
 from runstore.gateway.route import Route
 from runstore.gateway.routes import ROUTES
+from runstore.gateway.runs import get_run
 from runstore.gateway.served import ServedProjects
+from runstore.gateway.shortcut import shortcut
 from runstore.gateway.socket_streams import STREAMS, install_streams
 from runstore.lookup import Lookup
 from runstore.resolve import Resolver
 
+_RUN_ROUTE: Final = next(route for route in ROUTES if route.handler is get_run)
 _LOOK_EVERY_S: Final = 0.02
 _access_log = logging.getLogger("runstore.gateway.access")
 _log = logging.getLogger("runstore.gateway")
@@ -172,7 +175,8 @@ class GuardedRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         handler: Outermost = made.request_handler
-        return GuardedServer(guard(handler), self._config, request_factory=made.request_factory, access_log=_access_log)
+        short = shortcut(handler, self.app[SERVICES], _RUN_ROUTE)
+        return GuardedServer(guard(short), self._config, request_factory=made.request_factory, access_log=_access_log)
 
 
 def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentials: Credentials) -> Services:

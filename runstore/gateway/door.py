@@ -44,7 +44,7 @@ def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
             check_origin(request, services.config.allowed_origins)
             return answer_beforehand()
         if (route is not None and not route.is_open) or (route is None and is_guarded(request.path)):
-            await _admit(request, services, route)
+            await admit(request, services, route)
         check_target(request.raw_path)
         if route is not None:
             if request.rel_url.raw_query_string:
@@ -55,7 +55,13 @@ def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
     return enter
 
 
-async def _admit(request: web.Request, services: Services, route: Route | None) -> None:
+async def admit(request: web.Request, services: Services, route: Route | None) -> None:
+    """Let a caller in; one that has been let in already is not looked at again.
+
+    Raises: Unauthorized, Forbidden.
+    """
+    if CALLER in request:
+        return
     caller = await services.auth.caller(request, websocket=route is not None and route.is_websocket)
     request[CALLER] = caller
     if "Origin" in request.headers:

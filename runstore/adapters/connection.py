@@ -261,10 +261,12 @@ class Greeting:
     def __init__(self) -> None:
         self.knows_role = True
         self.is_primary: Callable[[str, int], Awaitable[bool]] | None = None
+        self.made = 0
 
     async def greet(self, connection: AbstractConnection) -> None:
         """Begin a connection. Raises: StoreUnavailable where the server is a replica."""
         await connection.on_connect()
+        self.made += 1
         await self._ask(connection)
 
     async def still_holds(self, connection: AbstractConnection) -> bool:

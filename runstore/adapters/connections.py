@@ -76,6 +76,11 @@ class Connections:
         )
         self.timeout_s = timeout_s
 
+    @property
+    def made(self) -> int:
+        """How many connections were made so far: after another one, another life of the server may be answering."""
+        return self._greeting.made
+
     async def ping(self) -> None:
         """Check that the primary answers. Raises: StoreUnavailable."""
         knew_role = self._greeting.knows_role

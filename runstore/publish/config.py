@@ -51,6 +51,13 @@ class PublisherConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_bytes: int = 16 * 1024 * 1024
     """How much may wait in memory to be sent before `publish` waits for room. Bytes."""
 
+    recent_s: float = 60.0
+    """How long an event is kept in memory after the store acknowledged it, to be sent again should the store come back
+    without it. Seconds."""
+
+    recent_bytes: int = 4 * 1024 * 1024
+    """How much is kept so at most, but the newest event in any case; 0 keeps nothing. Bytes."""
+
     spool_dir: str | None = None
     """The folder that keeps events while the store is away. None: `runstore/spool` in XDG_STATE_HOME, else in
     `~/.local/state`; RUNSTORE_SPOOL_DIR names another. A user without a home has one beneath /var/tmp."""

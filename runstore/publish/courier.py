@@ -135,6 +135,7 @@ class Courier:
             await asyncio.wait({self._pump})
         self._keep_now()  # a pump that was cancelled before it began has not
         await self.adoption.stop(self._config.patience_s)
+        await self._delivery.close()
 
     async def _pump_all(self) -> None:
         try:

@@ -12,6 +12,8 @@ from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import Event
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore, Ready
+from runstore.publish.recent import Acknowledged
+from runstore.publish.resending import Resending
 from runstore.publish.spool import Spool
 from runstore.wire.event import decode_event, encode_event
 
@@ -31,6 +33,7 @@ class Delivery:
     def __init__(self, held: HeldStore, config: PublisherConfig) -> None:
         self._held = held
         self._config = config
+        self._resending = Resending(held, config, self.send)
 
     async def send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
         """Append events in order and return their cursors; an error stands for one whose partition takes nothing.
@@ -68,6 +71,10 @@ class Delivery:
             raise Refused(f"the partitions of {len(left)} events that wait take nothing: see `runstore doctor`")
         _LOG.info("spool_delivered", extra={"events": len(events) - len(left), "refused": len(left)})
 
+    async def close(self) -> None:
+        """Watch no longer over what was acknowledged; what is known to be lost is sent first, for a bounded time."""
+        await self._resending.close(self._config.patience_s)
+
     async def _send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
         readies = await self._held.ready(event.run_id for event in events)
         sent = [(event, ready) for event, ready in zip(events, readies, strict=True) if isinstance(ready, Ready)]
@@ -85,6 +92,14 @@ class Delivery:
                 event = msgspec.structs.replace(event, output=None, output_ref=next(refs))  # noqa: PLW2901
             payloads.append((event.run_id, encode_event(event)))
         entries = await store.log.append_many(payloads)
+        life, now = store.connections.made, asyncio.get_running_loop().time()
+        self._resending.note(
+            [
+                Acknowledged(event=event, place=ready.place(entry), life=life, at=now)
+                for (event, ready), entry in zip(sent, entries, strict=True)
+                if not isinstance(entry, StoreUnavailable)
+            ]
+        )
         return [
             entry if isinstance(entry, StoreUnavailable) else ready.cursor(entry)
             for (_, ready), entry in zip(sent, entries, strict=True)

@@ -29,7 +29,11 @@ class Ready(NamedTuple):
 
     def cursor(self, entry_id: EntryId) -> str:
         """Write the place of an entry as clients take it."""
-        return encode_cursor((Place(partition=self.partition, epoch=self.epoch, entry=entry_id),))
+        return encode_cursor((self.place(entry_id),))
+
+    def place(self, entry_id: EntryId) -> Place:
+        """Return the place of an entry."""
+        return Place(partition=self.partition, epoch=self.epoch, entry=entry_id)
 
 
 class HeldStore:

@@ -11,12 +11,14 @@ from hashlib import sha1
 from time import monotonic
 from typing import Any, Final
 
+import redis
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
@@ -25,10 +27,16 @@ from runstore.core.errors import InvalidRequest, StoreUnavailable
 MAX_BLOCK_MS: Final = 30_000
 """The longest that one blocking read may wait for; longer waits are made of several."""
 
-_LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET"})
+_LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "XADD"})
 _MOST_OPTIONS: Final = 8
 ASK_EVERY_S: Final = 2.0
 """How often a connection that is in use asks whether the server is the primary still."""
+_UNANSWERED: Final = (NoAnswer, TimeoutError)
+_BROKEN: Final = (RedisConnectionError, NoAnswer, OSError, TimeoutError)
+_FAILURES: Final = (RedisError, OSError, TimeoutError)
+_GET_CONNECTION: Final[tuple[str, ...]] = ("_",) if redis.__version__.startswith("5.2.") else ()
+_FITS_BYTES: Final = 32 * 1024
+"""What a transport takes without waiting, since nothing else is on its way there."""
 
 
 @contextmanager
@@ -41,8 +49,12 @@ def translated() -> Iterator[None]:
         yield
     except NoScriptError:
         raise
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"Redis did not do as asked: {str(error)[:200] or type(error).__name__}") from error
+    except _FAILURES as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"Redis did not do as asked: {str(error)[:200] or type(error).__name__}")
 
 
 @contextmanager
@@ -54,7 +66,7 @@ def _suspecting(pool: Any) -> Iterator[None]:
     life = pool.life
     try:
         yield
-    except (NoAnswer, TimeoutError):
+    except _UNANSWERED:
         pool.life = max(pool.life, life + 1)
         raise
 
@@ -94,19 +106,40 @@ class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command. Raises: StoreUnavailable."""
-        with translated():
+        try:
             return await self.plain(*args, **options)
+        except NoScriptError:
+            raise
+        except _FAILURES as error:
+            raise _unavailable(error) from error
 
     async def plain(self, *args: Any, **options: Any) -> Any:
         """Run one command; one that blocks may take its own time above that of the others.
 
         Raises: what the client raises.
         """
-        block_ms = _block_ms(args)
+        if (block_ms := _block_ms(args)) == 0:
+            return await self._run(args, options)
+        async with asyncio.timeout(self._timeout_s + block_ms / 1000):
+            return await self._run(args, options)
+
+    async def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """By hand: what redis-py puts around a command, to retry it and to measure it, we use neither of, and pay for."""
+        pool: Any = self.connection_pool
+        life = pool.life
         try:
-            with _suspecting(self.connection_pool):
-                async with asyncio.timeout(self._timeout_s + block_ms / 1000 if block_ms else None):
-                    return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+            connection = await pool.get_connection()
+            try:
+                await connection.send_command(*args)
+                return await self.parse_response(connection, args[0], **options)
+            except _BROKEN:
+                await connection.disconnect()
+                raise
+            finally:
+                await pool.release(connection)
+        except _UNANSWERED:
+            pool.life = max(pool.life, life + 1)
+            raise
         except ReadOnlyError:
             self.doubt()
             raise
@@ -185,6 +218,20 @@ class _Pool(BlockingConnectionPool):
             made.life = self.life
             await super().ensure_connection(connection)
 
+    async def get_connection(self, *args: Any, **options: Any) -> AbstractConnection:
+        parent: Any = super()
+        connection: AbstractConnection
+        if not self._available_connections:
+            connection = await parent.get_connection(*(args or _GET_CONNECTION), **options)
+            return connection
+        connection = parent.get_available_connection()  # no lock and no timer where there is nothing to wait for
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
     async def release(self, connection: AbstractConnection) -> None:
         # the clients from 5.2 to 8 wait in different places here; where none of them will, a task is saved
         locks = (getattr(self, "_condition", None), getattr(self, "_lock", None))
@@ -206,8 +253,11 @@ class _SendsItself:
             await self.connect()  # type: ignore[attr-defined]
         timeout_s, self.socket_timeout = self.socket_timeout, None  # type: ignore[has-type]
         try:
-            async with asyncio.timeout(timeout_s):
+            if sum(map(len, command)) <= _FITS_BYTES:
                 await connection.send_packed_command(command, check_health)
+            else:
+                async with asyncio.timeout(timeout_s):
+                    await connection.send_packed_command(command, check_health)
         finally:
             self.socket_timeout = timeout_s
 

@@ -44,15 +44,18 @@ class _Parcel(msgspec.Struct, kw_only=True, eq=False):
     event: Event
     size: int
     until: float
-    done: "asyncio.Future[str | None]"
+    heard_by: "list[asyncio.Future[str | None]]"
+    """Whoever waits for what becomes of it, whoever handed it in first; they may have gone meanwhile."""
 
     def settle(self, cursor: str | None) -> None:
-        if not self.done.done():
-            self.done.set_result(cursor)
+        for each in self.heard_by:
+            if not each.done():
+                each.set_result(cursor)
 
     def give_up(self, error: RunstoreError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        for each in self.heard_by:
+            if not each.done():
+                each.set_exception(error)
 
 
 class Courier:
@@ -87,18 +90,21 @@ class Courier:
 
         Raises: StoreUnavailable.
         """
-        async with self._entrance:  # whoever came first is the first to find room
-            while not self._room.is_set() and not self._closed:
-                await self._room.wait()
-            if self._closed:
-                raise StoreUnavailable("the publisher was closed")
-            parcel = self._parcel(event)
-            self._queue.append(parcel)
-            self._weigh(parcel.size)
+        if not self._room.is_set() or self._entrance.locked():
+            async with self._entrance:  # whoever came first is the first to find room
+                while not self._room.is_set() and not self._closed:
+                    await self._room.wait()
+        if self._closed:
+            raise StoreUnavailable("the publisher was closed")
+        heard = asyncio.get_running_loop().create_future()
+        parcel = self._parcel(event, heard)
+        self._queue.append(parcel)
+        self._weigh(parcel.size)
         self.begin()
         if self._keeper is None and not self._spool.is_empty:
             self._keeper = asyncio.get_running_loop().create_task(self._keep_what_comes())
-        return await asyncio.shield(parcel.done)
+        cursor: str | None = await heard
+        return cursor
 
     def begin(self) -> None:
         """Begin to send what there is, were it left in the spool by another loop of this process."""
@@ -112,8 +118,12 @@ class Courier:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                taken = [parcel.done for parcel in (*self._on_its_way, *self._queue)]
-                await asyncio.gather(*map(asyncio.shield, taken))
+                loop = asyncio.get_running_loop()
+                heard = []
+                for parcel in (*self._on_its_way, *self._queue):
+                    heard.append(loop.create_future())
+                    parcel.heard_by.append(heard[-1])
+                await asyncio.gather(*heard)
                 await self._drained.wait()
         except TimeoutError:
             raise StoreUnavailable(f"the store did not acknowledge all events within {timeout_s:g} s") from None
@@ -141,11 +151,13 @@ class Courier:
         try:
             while True:
                 try:
-                    async with self._keeping:  # whoever is keeping events is done with it, so that none overtakes them
-                        batch = None
-                        if self._spool.is_empty:
-                            self._drained.set()
-                            batch = self._next_batch()
+                    if self._keeping.locked():
+                        async with self._keeping:  # whoever is keeping events is done with it, so that none overtakes
+                            pass
+                    batch = None
+                    if self._spool.is_empty:
+                        self._drained.set()
+                        batch = self._next_batch()
                     if batch is None:
                         await self._delivery.send_waiting(self._spool)
                     elif batch:
@@ -254,7 +266,7 @@ class Courier:
 
     async def _pause(self) -> None:
         now = asyncio.get_running_loop().time()
-        for parcel in [parcel for parcel in self._queue if parcel.until <= now or parcel.done.done()]:
+        for parcel in [parcel for parcel in self._queue if parcel.until <= now]:
             self._queue.remove(parcel)
             self._weigh(-parcel.size)
             parcel.give_up(
@@ -300,11 +312,10 @@ class Courier:
         else:
             self._room.clear()
 
-    def _parcel(self, event: Event) -> _Parcel:
-        loop = asyncio.get_running_loop()
+    def _parcel(self, event: Event, heard: "asyncio.Future[str | None]") -> _Parcel:
         size = _EVENT_BYTES + len(event.output or b"") + len(event.error_message or "")
-        until = loop.time() + self._config.timeout_s + size / BYTES_A_SECOND
-        return _Parcel(event=event, size=size, until=until, done=loop.create_future())
+        until = heard.get_loop().time() + self._config.timeout_s + size / BYTES_A_SECOND
+        return _Parcel(event=event, size=size, until=until, heard_by=[heard])
 
     def _tell_failure(self, error: SpoolFailed) -> None:
         if self._config.spool_bytes:

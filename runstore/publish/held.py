@@ -65,19 +65,23 @@ class HeldStore:
 
         Raises: InvalidRequest for a URL that cannot be; StoreUnavailable.
         """
-        now = asyncio.get_running_loop().time
         store = await self.store()
+        clock = asyncio.get_running_loop().time
         partitions = [partition_of(run_id, store.log.partitions) for run_id in run_ids]
-        known: dict[int, bytes | StoreUnavailable] = {
-            partition: epoch for partition, (epoch, until) in self._epochs.items() if until > now()
+        now = clock()
+        known = {
+            partition: kept
+            for partition in set(partitions)
+            if (kept := self._epochs.get(partition)) is not None and kept[1] > now
         }
+        found: dict[int, bytes | StoreUnavailable] = {partition: epoch for partition, (epoch, _) in known.items()}
         if asked := set(partitions) - known.keys():
-            for partition, epoch in (await store.log.epochs(asked)).items():
-                known[partition] = epoch
-                if isinstance(epoch, bytes):
-                    self._epochs[partition] = epoch, now() + self._config.epoch_s
+            lately = await store.log.epochs(asked)
+            found.update(lately)
+            until = clock() + self._config.epoch_s
+            self._epochs.update((each, (epoch, until)) for each, epoch in lately.items() if isinstance(epoch, bytes))
         return [
-            Ready(store, partition, epoch) if isinstance(epoch := known[partition], bytes) else epoch
+            Ready(store, partition, epoch) if isinstance(epoch := found[partition], bytes) else epoch
             for partition in partitions
         ]
 

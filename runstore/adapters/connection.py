@@ -119,12 +119,12 @@ class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
         Raises: what the client raises.
         """
         if (block_ms := _block_ms(args)) == 0:
-            return await self._run(args, options)
+            return await self._one(args, options)
         async with asyncio.timeout(self._timeout_s + block_ms / 1000):
-            return await self._run(args, options)
+            return await self._one(args, options)
 
-    async def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """By hand: what redis-py puts around a command, to retry it and to measure it, we use neither of, and pay for."""
+    async def _one(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """By hand: what redis-py puts around a command, to retry and to measure it, we use neither of, and pay for."""
         pool: Any = self.connection_pool
         life = pool.life
         try:

@@ -15,7 +15,7 @@ from runstore.projector import ProjectorConfig
 from tests.faults.proxy import Proxy
 
 NOTICED_S = 15.0
-TIMEOUT_S = 0.3
+TIMEOUT_S = 2.0
 
 
 @pytest.fixture

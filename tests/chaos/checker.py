@@ -6,15 +6,15 @@ from pathlib import Path
 from tests.chaos.heard import Ears
 from tests.chaos.history import Line, read_history
 from tests.chaos.report import Report
-from tests.chaos.stored import Final_, check_store
+from tests.chaos.stored import Rest, check_store
 
 
-def check(history: Path, final: Final_, *, is_exact: bool = True) -> Report:
+def check(history: Path, final: Rest, *, is_exact: bool = True) -> Report:
     """Check a run by what its processes wrote and what it left in the store."""
     return check_lines(read_history(history), final, is_exact=is_exact)
 
 
-def check_lines(lines: Iterable[Line], final: Final_, *, is_exact: bool = True) -> Report:
+def check_lines(lines: Iterable[Line], final: Rest, *, is_exact: bool = True) -> Report:
     """Check a run by its history, in the order of time, and its store."""
     report = Report()
     ears = Ears(report)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import redis
 
 from tests.chaos.history import History
-from tests.chaos.plan import NETWORK, Fault, Kind
+from tests.chaos.plan import NETWORK, Fault
 from tests.chaos.site import Site
 
 _MOST_DELAY_US: Final = 200
@@ -37,7 +37,7 @@ class Injector:
                 group.create_task(self._befall(fault))
 
     async def supervise(self) -> None:
-        """Start again what ended by itself, as an init system would: a service that finds no Redis at its start ends."""
+        """Start again what ended by itself, as an init system would: who finds no Redis at its start ends."""
         while True:
             await asyncio.sleep(0.2)
             for name, role in self._site.roles.items():

@@ -13,17 +13,17 @@ from runstore.publish.spools import waiting
 from runstore.wire.feed import decode_feed
 from runstore.wire.keys import PROJECTORS
 from runstore.wire.record import Record, decode_history, decode_record
-from tests.chaos.stored import Final_
+from tests.chaos.stored import Rest
 
 _PAGE: Final = 2000
 _INDEXES: Final = (b"i", b"t", b"tp", b"tf", b"s")
 _LEFT_ZSETS: Final = ("leases", "deadlines", "queue_deadlines")
 
 
-async def read_final(url: str) -> Final_:
+async def read_final(url: str) -> Rest:
     """Read everything. Units: memory for all of it."""
     async with RedisStore.open(url, timeout_s=60) as store:
-        final = Final_(
+        final = Rest(
             partitions=store.meta.partitions, log={}, records={}, histories={}, indexes={}, feed={}, left=Counter()
         )
         for keys in store.meta.keys:
@@ -67,7 +67,7 @@ async def _entries(store: RedisStore, key: bytes) -> list[tuple[EntryId, dict[by
     return found
 
 
-async def _take_keys(store: RedisStore, final: Final_, outputs: dict[bytes, bool], found: list[bytes]) -> None:
+async def _take_keys(store: RedisStore, final: Rest, outputs: dict[bytes, bool], found: list[bytes]) -> None:
     """Take what some keys hold. The scan may give a key twice."""
     pipe = store.client.pipeline(transaction=False)
     asked: list[tuple[str, bytes, Any]] = []
@@ -95,7 +95,7 @@ async def _take_keys(store: RedisStore, final: Final_, outputs: dict[bytes, bool
             outputs[key] = reply < 0
 
 
-def _take_run(final: Final_, run_id: RunId, fields: dict[bytes, bytes]) -> None:
+def _take_run(final: Rest, run_id: RunId, fields: dict[bytes, bytes]) -> None:
     record = decode_record(run_id, fields)
     assert record is not None
     final.records[run_id] = record

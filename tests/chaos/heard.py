@@ -20,7 +20,7 @@ LISTED: Final = "walks of lists are complete"
 HEARD: Final = "each subscriber hears every end"
 CURSOR_KEPT: Final = "no place is lost"
 
-_RANK: Final = {Status.PENDING: 0, Status.RUNNING: 1} | {status: 2 for status in TERMINAL}
+_RANK: Final = {Status.PENDING: 0, Status.RUNNING: 1} | dict.fromkeys(TERMINAL, 2)
 
 
 def rank(status: str) -> int:

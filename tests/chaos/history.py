@@ -1,9 +1,9 @@
 """The history of a run: append-only lines of what was called, what came of it, and what was heard.
 
-A call is two lines with the same `op`: `invoked`, then `ok`, `failed` or `unknown`. A time-out, a lost connection or the
-death of the caller is unknown: the deed may have been done, or may still be. What is only heard (a push, a fault) is one
-line. Times are CLOCK_MONOTONIC, one clock for all processes of the machine; a line is written before the call is made,
-and after its answer is there, so what lies between two lines is never longer than the call really was.
+A call is two lines with the same `op`: `invoked`, then `ok`, `failed` or `unknown`. A time-out, a lost connection or
+the death of the caller is unknown: the deed may have been done, or may still be. What is only heard (a push, a fault)
+is one line. Times are CLOCK_MONOTONIC, one clock for all processes of the machine; a line is written before the call
+is made, and after its answer is there, so that no call took place outside its two lines.
 """
 
 import os

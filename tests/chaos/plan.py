@@ -31,7 +31,7 @@ OF_REDIS: Final = frozenset({Kind.POWER, Kind.CLOCK, Kind.OOM, Kind.SCRIPT_FLUSH
 OF_MACHINES: Final = frozenset({Kind.POWER, Kind.SPOOL_POWER, Kind.DISK_FULL, Kind.CLOCK})
 """What needs the shim."""
 
-_WEIGHTS: Final = {kind: 6 for kind in Kind} | {Kind.KILL: 30, Kind.FREEZE: 14, Kind.POWER: 12, Kind.LOADING: 3}
+_WEIGHTS: Final = dict.fromkeys(Kind, 6) | {Kind.KILL: 30, Kind.FREEZE: 14, Kind.POWER: 12, Kind.LOADING: 3}
 _LONGEST_S: Final = {Kind.FREEZE: 5.0, Kind.HALF_OPEN: 5.0, Kind.KILL: 1.5, Kind.POWER: 1.0, Kind.SCRIPT_FLUSH: 0.1}
 
 

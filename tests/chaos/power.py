@@ -27,8 +27,8 @@ def build_shim(folder: Path) -> Path | None:
         print("!!! no C compiler: power cuts, full disks and clock steps are NOT injected", flush=True)
         return None
     path = folder / "shim.so"
-    words = [compiler, "-std=gnu11", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(path), str(_SOURCE), "-ldl", "-pthread"]
-    subprocess.run(words, check=True)
+    words = ["-std=gnu11", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(path), str(_SOURCE), "-ldl", "-pthread"]
+    subprocess.run([compiler, *words], check=True)
     return path
 
 

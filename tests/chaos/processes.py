@@ -55,7 +55,7 @@ class Role:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call, and no lock is taken
             )
         self.starts += 1
         self._is_ready = False

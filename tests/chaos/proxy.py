@@ -1,4 +1,4 @@
-"""A TCP proxy between two parties, that can be told to be bad: slow, cut, half-open, forgetful of replies, or trickling."""
+"""A TCP proxy that can be told to be bad: slow, cut, half-open, forgetful of replies, or trickling."""
 
 import asyncio
 import random

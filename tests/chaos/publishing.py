@@ -45,7 +45,7 @@ class Telling:
             print("ready", flush=True)
             await asyncio.gather(*(self._tell_runs(place) for place in range(WIDTH)))
             await self.publisher.flush(60)
-            while not await self.publisher.deliver_abandoned():
+            while not await self.publisher.deliver_abandoned():  # noqa: ASYNC110 - nothing tells when Redis is back
                 await asyncio.sleep(0.2)
 
     async def _tell_runs(self, place: int) -> None:

@@ -184,4 +184,6 @@ async def _tell_sentinels(site: Site, history: History) -> None:
 
 
 def _told(site: Site, name: str) -> int:
-    return 1 + max((int(line.detail) for line in read_part(site.history / f"{name}.jsonl") if line.do == "told"), default=-1)
+    return 1 + max(
+        (int(line.detail) for line in read_part(site.history / f"{name}.jsonl") if line.do == "told"), default=-1
+    )

@@ -1,4 +1,4 @@
-"""The Redis of a chaos run: a process of its own on a fixed port, to be killed, frozen and started again over its data."""
+"""The Redis of a chaos run: a process on a fixed port, to be killed, frozen and started again over its data."""
 
 import os
 import secrets
@@ -65,7 +65,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call, and no lock is taken
             )
 
     def ready(self) -> None:

@@ -1,4 +1,4 @@
-"""The site of a chaos run: a real server and real processes around it, each reaching Redis through a proxy of its own."""
+"""The site of a chaos run: a real server and real processes around it, each with a proxy of its own to Redis."""
 
 import asyncio
 import os
@@ -82,7 +82,7 @@ class Site:
         """Which roles each kind of fault can befall."""
         everybody = [*self.roles, "redis"]
         found = {kind: list(self.proxies) for kind in NETWORK}
-        found |= {kind: everybody for kind in (Kind.KILL, Kind.FREEZE)}
+        found |= dict.fromkeys((Kind.KILL, Kind.FREEZE), everybody)
         found |= {kind: ["redis"] for kind in OF_REDIS | {Kind.DISK_FULL}}
         found[Kind.SPOOL_POWER] = self.publishers
         return {kind: roles for kind, roles in found.items() if self.shim or kind not in OF_MACHINES}

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 
 from runstore.core.event import EntryId
 from runstore.core.ids import RunId, to_bytes
+from runstore.core.partition import partition_of
 from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 from runstore.projection.batch import PAGE_RUNS
@@ -28,7 +30,7 @@ Index = tuple[str, str]
 """The kind of an index, and what it is of: a project, with what else is in the key."""
 
 
-class Final_(msgspec.Struct, kw_only=True):
+class Rest(msgspec.Struct, kw_only=True):
     """The store as it is found when nobody writes any more, and what is left besides."""
 
     partitions: int
@@ -45,7 +47,7 @@ class Final_(msgspec.Struct, kw_only=True):
 
 
 def check_store(
-    final: Final_, acknowledged: Mapping[str, tuple[str, int]], report: Report, *, is_exact: bool = True
+    final: Rest, acknowledged: Mapping[str, tuple[str, int]], report: Report, *, is_exact: bool = True
 ) -> None:
     """Check the final store. `acknowledged` are the ids of events with their runs and when that was.
 
@@ -68,7 +70,7 @@ def check_store(
             report.broken(NOTHING_LEFT, f"{number} {what}")
 
 
-def _check_fold(final: Final_, report: Report, *, is_exact: bool) -> set[str]:
+def _check_fold(final: Rest, report: Report, *, is_exact: bool) -> set[str]:
     in_log: set[str] = set()
     numbers = {run_id: run.run_number for run_id, run in final.runs.items()}
     folded = fold_log(final.log, final.partitions, lambda run_id, _: numbers.get(run_id))
@@ -124,10 +126,8 @@ def expected_indexes(partition: int, records: Iterable[Record]) -> dict[tuple[in
     return dict(found)
 
 
-def _check_indexes(final: Final_, report: Report) -> None:
+def _check_indexes(final: Rest, report: Report) -> None:
     by_partition: dict[int, list[Record]] = defaultdict(list)
-    from runstore.core.partition import partition_of
-
     for run_id, record in final.records.items():
         by_partition[partition_of(run_id, final.partitions)].append(record)
     expected: dict[Any, dict[bytes, int]] = {}
@@ -160,9 +160,9 @@ def _check_numbers(runs: Iterable[Run], report: Report) -> None:
             report.broken(NUMBERS, f"{project} counts {len(found)} runs, by other numbers than 1 to that")
 
 
-def _check_feed(final: Final_, report: Report) -> None:
+def _check_feed(final: Rest, report: Report) -> None:
     for partition, entries in final.feed.items():
         report.counts["feed entries"] += len(entries)
-        for (n, nonce, _), (after, _, before) in zip(entries, entries[1:], strict=False):
+        for (n, nonce, _), (after, _, before) in pairwise(entries):
             if after != n + 1 or before != nonce:
                 report.broken(FEED, f"entry {after} of partition {partition} does not follow {n}")

@@ -14,7 +14,7 @@ from tests.chaos import heard, stored
 from tests.chaos.checker import check_lines
 from tests.chaos.history import Line, Outcome, Seen
 from tests.chaos.report import Report
-from tests.chaos.stored import Final_, expected_indexes
+from tests.chaos.stored import Rest, expected_indexes
 from tests.projector.folded import fold_log
 
 ONE, TWO = (RunId(str(UUID(int=number))) for number in (1, 2))
@@ -65,13 +65,13 @@ def event_of(run_id: str, status: str, event_id: str, **fields: Any) -> dict[byt
     return {b"event": msgspec.json.encode(told)}
 
 
-def store_of(*events: dict[bytes, bytes]) -> Final_:
+def store_of(*events: dict[bytes, bytes]) -> Rest:
     """Make a sound store with these events in one partition."""
     log = {0: [(EntryId(STARTED_MS + place, 0), fields) for place, fields in enumerate(events)]}
     numbers = count(1)
     folded = fold_log(log, 1, lambda *_: next(numbers))
     records = {run_id: Record(run, 1, 0) for run_id, run in folded.runs.items()}
-    return Final_(
+    return Rest(
         partitions=1,
         log=log,
         records=records,
@@ -82,7 +82,7 @@ def store_of(*events: dict[bytes, bytes]) -> Final_:
     )
 
 
-def sound() -> tuple[Story, Final_]:
+def sound() -> tuple[Story, Rest]:
     story = Story().says("s", "subscribe", run_ids=(ONE,)).says("t", "subscribe", project="forecasts")
     story.publishes(ONE, "running", "e1").hears("t", ONE, "running").gets(ONE, "running", after="running")
     story.lists(ONE).publishes(ONE, "success", "e2")
@@ -90,7 +90,7 @@ def sound() -> tuple[Story, Final_]:
     return story, store_of(event_of(ONE, "running", "e1"), event_of(ONE, "success", "e2", numbered=True))
 
 
-def broken(story: Story, final: Final_) -> set[str]:
+def broken(story: Story, final: Rest) -> set[str]:
     report: Report = check_lines(story.lines, final)
     return report.rules_broken
 
@@ -154,21 +154,21 @@ def test_a_call_of_unknown_outcome_breaks_nothing() -> None:
     assert broken(story, final) == set()
 
 
-def _changed(final: Final_, **changes: Any) -> None:
+def _changed(final: Rest, **changes: Any) -> None:
     record = final.records[ONE]
     final.records[ONE] = record._replace(run=msgspec.structs.replace(record.run, **changes))
 
 
-def _drop_a_hash(final: Final_) -> None:
+def _drop_a_hash(final: Rest) -> None:
     del final.records[ONE]
     final.indexes.clear()
 
 
-def _drop_a_member(final: Final_) -> None:
+def _drop_a_member(final: Rest) -> None:
     next(iter(final.indexes.values())).clear()
 
 
-def _add_a_member(final: Final_) -> None:
+def _add_a_member(final: Rest) -> None:
     final.indexes[0, "s", "failed:forecasts"] = {b"x" * 16: 1}
 
 
@@ -198,5 +198,3 @@ def test_a_store_with_one_thing_wrong_breaks_its_rule(rule: str, spoil: Any) -> 
 
 def test_a_run_that_never_ends_is_told() -> None:
     assert broken(Story(), store_of(event_of(ONE, "running", "e1"))) == {stored.ENDED}
-
-

@@ -1,4 +1,4 @@
-"""Defects put into the real projector and gateway are found by a short run, and the same run without them finds nothing."""
+"""Defects put into the real projector and gateway are found by a short run; without them it finds nothing."""
 
 from pathlib import Path
 

@@ -7,11 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.plan import Kind
-from tests.chaos.runner import INEXACT, run_chaos
+from tests.chaos.plan import INEXACT, USUAL, Kind
+from tests.chaos.runner import run_chaos
 from tests.chaos.site import Shape
-
-USUAL = sorted(set(Kind) - INEXACT)
 
 
 def _options() -> argparse.Namespace:

@@ -31,6 +31,12 @@ OF_REDIS: Final = frozenset({Kind.POWER, Kind.CLOCK, Kind.OOM, Kind.SCRIPT_FLUSH
 OF_MACHINES: Final = frozenset({Kind.POWER, Kind.SPOOL_POWER, Kind.DISK_FULL, Kind.CLOCK})
 """What needs the shim."""
 
+INEXACT: Final = frozenset({Kind.CLOCK, Kind.POISON})
+"""What sets the log back or writes it anew: counts and times are then not those of one fold."""
+
+USUAL: Final = sorted(set(Kind) - INEXACT)
+"""What goes wrong unless told."""
+
 _WEIGHTS: Final = dict.fromkeys(Kind, 6) | {Kind.KILL: 30, Kind.FREEZE: 14, Kind.POWER: 12, Kind.LOADING: 3}
 _LONGEST_S: Final = {Kind.FREEZE: 5.0, Kind.HALF_OPEN: 5.0, Kind.KILL: 1.5, Kind.POWER: 1.0, Kind.SCRIPT_FLUSH: 0.1}
 

@@ -18,13 +18,11 @@ from tests.chaos.final import read_final, spooled
 from tests.chaos.history import History, Outcome, read_part
 from tests.chaos.load import sentinels
 from tests.chaos.observing import Counts
-from tests.chaos.plan import Fault, Kind, make_plan
+from tests.chaos.plan import INEXACT, Fault, Kind, make_plan
 from tests.chaos.report import Report
 from tests.chaos.site import Shape, Site, processes_of
 
 QUIET_S: Final = 60.0
-INEXACT: Final = frozenset({Kind.CLOCK, Kind.POISON})
-"""What sets the log back or writes it anew: counts and times are then not those of one fold."""
 
 
 class Ran(msgspec.Struct, kw_only=True):

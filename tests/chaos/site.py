@@ -120,7 +120,7 @@ class Site:
         words = ["-m", "tests.chaos.observing", "--name", "observer", "--url", self.url, "--token", self.token]
         words += ["--history", str(self.history), "--publishers", ",".join(self.publishers)]
         words += ["--seed", str(self.shape.seed), "--subscribers", str(self.shape.subscribers)]
-        words += ["--submitters", str(3 * bool(self.shape.workers)), "--partitions", str(self.partitions)]
+        words += ["--submitters", str(8 * bool(self.shape.workers)), "--partitions", str(self.partitions)]
         words += ["--patience", str(self.shape.patience_s)]
         self.observer = Role("observer", words, env={}, folder=self.folder)
         self.observer.start()

@@ -1,7 +1,7 @@
-"""Leases of runs that a publisher tracks: like a worker's, but nobody offered the run, and no cancel is heard.
+"""Leases of runs that a publisher tracks: like a worker's, but nobody offered the run, and a cancel is not left to it.
 
-Such a lease is marked `deaf`, so that a cancel is not left to a holder that hears none. A run that one of our workers
-holds is never taken from it.
+Such a lease is marked `deaf`: a cancel ends its run at once, whatever the work goes on to do, and whoever holds it
+hears of that with a later heartbeat. A run that one of our workers holds is never taken from it.
 """
 
 from collections.abc import Sequence

@@ -58,7 +58,8 @@ async def execute(
     Raises: Trouble where nothing was run.
     """
     publisher = AsyncPublisher(store.redis_url, config=store.publishing())
-    story = Story(publisher, options)
+    loop, cancel = asyncio.get_running_loop(), asyncio.Event()
+    story = Story(publisher, options, on_cancel=lambda: loop.call_soon_threadsafe(cancel.set))
     with _folder() as folder:
         command = Command(
             run_id=story.run_id,
@@ -71,11 +72,8 @@ async def execute(
         async def let_go() -> None:  # a run that is stopped cannot renew its lease, and is not lost for that
             await publisher.let_go(story.run_id, drop=True)
 
-        def hold() -> None:
-            publisher.hold(story.run_id, options.project_name, 1)
-
         async with publisher:
-            wrapper = Wrapper(command, folder.logs, on_stop=let_go, on_continue=hold)
+            wrapper = Wrapper(command, folder.logs, cancel=cancel, on_stop=let_go, on_continue=story.hold)
             beginning = asyncio.ensure_future(story.begin())
             wrapped = await wrapper.run()
             await asyncio.wait({beginning})

@@ -23,6 +23,7 @@ from runstore.publish.event import Told, make_event
 from runstore.publish.held import HeldStore
 from runstore.publish.spools import abandoned, spool_for
 from runstore.publish.track import AsyncTrack, TrackOptions
+from runstore.publish.tracked import TrackedRun
 
 _LOG: Final = logging.getLogger("runstore.publish")
 
@@ -148,16 +149,19 @@ class AsyncPublisher:
         """
         return await self._courier_here().adoption.deliver_all()
 
-    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
-        """Hold a tracked run by a lease from now on, and return at once; where that cannot be, it is logged."""
+    def hold(self, run: TrackedRun, attempt: int) -> None:
+        """Hold a tracked run by a lease from now on, and return at once; where that cannot be, it is logged.
+
+        Where the run is cancelled, it is told so when the lease is next renewed.
+        """
         if self._closed:
             return
         if self._leases is None or self._leases.is_foreign:
             self._leases = self._make_leases()
         try:
-            self._leases.hold(run_id, project_name, attempt)
+            self._leases.hold(run, attempt)
         except NoThread as error:
-            _LOG.warning("run_not_held", extra={"run_id": run_id, "reason": str(error)})
+            _LOG.warning("run_not_held", extra={"run_id": run.run_id, "reason": str(error)})
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
         """Hold a run no longer; with `drop` its lease ends now, else with the run."""

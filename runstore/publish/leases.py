@@ -2,24 +2,32 @@
 
 The thread is not the work's: neither a loop that computes nor a call that blocks makes a healthy run look lost. A lease
 is taken once and then only renewed, so that one whose run has ended meanwhile is not made again.
+
+The same heartbeats notice that a run was cancelled: its lease is gone with its end, and its record says what the end
+was. A lease that is gone proves nothing by itself, since a store may lose leases, or be another one; and a record may
+tell of an end from before, where an id is used twice.
 """
 
 import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
 from secrets import token_hex
 from typing import Final
 
 from runstore.adapters.dispatch import Standing
 from runstore.adapters.holding import Holding, RedisHolding
+from runstore.adapters.reaping import RedisReaping
 from runstore.background import Background, off_loop
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.ids import RunId
 from runstore.core.lease import HEARTBEATS_PER_LEASE
+from runstore.core.status import Status
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore
+from runstore.publish.tracked import TrackedRun
 from runstore.publish.trouble import Trouble
 
 SOON_S: Final = 0.5
@@ -31,6 +39,13 @@ AT_ONCE: Final = 500
 _LOG: Final = logging.getLogger("runstore.publish")
 
 
+class _Lease(Holding, kw_only=True):
+    """A lease, and the run to be told of its cancel."""
+
+    run: TrackedRun
+    was_looked_at: bool = False
+
+
 class Leases:
     """The leases of one process. `hold` returns at once."""
 
@@ -39,7 +54,8 @@ class Leases:
         self._held = HeldStore(url, config)
         self._worker = f"{socket.gethostname()[:60]}:{os.getpid()}"
         self._background = Background("runstore-leases", self._stop, ends_with_process=False)
-        self._leases: dict[RunId, Holding] = {}
+        self._leases: dict[RunId, _Lease] = {}
+        self._to_look_at: dict[RunId, _Lease] = {}
         self._under_way: frozenset[RunId] = frozenset()
         self._trouble = Trouble()
         self._news = asyncio.Event()
@@ -51,9 +67,10 @@ class Leases:
         """Whether these are another process's, from which this one was forked."""
         return self._background.is_foreign
 
-    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
+    def hold(self, run: TrackedRun, attempt: int) -> None:
         """Hold a run from now on. Raises: NoThread."""
-        lease = Holding(run_id=run_id, project_name=project_name, attempt=attempt, token=token_hex(16))
+        run_id = RunId(run.run_id)
+        lease = _Lease(run_id=run_id, project_name=run.project_name, attempt=attempt, token=token_hex(16), run=run)
         if not self._background.is_over:
             self._background.loop.call_soon_threadsafe(self._add, lease)
 
@@ -66,7 +83,7 @@ class Leases:
         """End the heartbeats; what is still held ends with its lease. May be called twice."""
         await off_loop(self._background.stop)
 
-    def _add(self, lease: Holding) -> None:
+    def _add(self, lease: "_Lease") -> None:
         self._leases[lease.run_id] = lease
         self._news.set()
         if self._task is None:
@@ -74,6 +91,7 @@ class Leases:
 
     async def _let_go(self, run_id: RunId, *, drop: bool) -> None:
         lease = self._leases.pop(run_id, None)
+        self._to_look_at.pop(run_id, None)
         # while the store is away there is nothing to wait for: the end of the run waits in the spool as well
         waits = run_id in self._under_way and (drop or not self._trouble.count)
         if lease is None or not (waits or (drop and lease.is_taken)):
@@ -94,6 +112,7 @@ class Leases:
             is_due = clock() >= renew_at
             try:
                 await self._beat([lease for lease in self._leases.values() if is_due or not lease.is_taken])
+                await self._look()
             except Exception as error:  # noqa: BLE001 - whatever it was, the runs must be held
                 self._held.doubt()
                 self._trouble.tell(_LOG, "heartbeat_put_off", error)
@@ -108,7 +127,7 @@ class Leases:
             except TimeoutError:
                 continue
 
-    async def _beat(self, leases: Sequence[Holding]) -> None:
+    async def _beat(self, leases: Sequence["_Lease"]) -> None:
         """Take what is new and renew the rest. Raises: StoreUnavailable."""
         lease_ms = round(self._config.lease_s * 1000)
         for first in range(0, len(leases), AT_ONCE):
@@ -126,14 +145,35 @@ class Leases:
                 for lease, standing in zip(at_once, standings, strict=True):
                     self._note(lease, standing)
 
-    def _note(self, lease: Holding, standing: Standing | StoreUnavailable) -> None:
+    def _note(self, lease: "_Lease", standing: Standing | StoreUnavailable) -> None:
         if isinstance(standing, StoreUnavailable):
             _LOG.warning("run_not_held", extra={"run_id": lease.run_id, "reason": standing.detail[:200]})
             return
+        is_ours = self._leases.get(lease.run_id) is lease
+        if is_ours and (standing is Standing.LOST or (lease.is_taken and not lease.was_looked_at)):
+            # once also where all is well: the end may have come before the lease, which knows of none then
+            self._to_look_at[lease.run_id] = lease
         lease.is_taken = True
-        if standing is Standing.LOST and self._leases.get(lease.run_id) is lease:
+        if standing is Standing.LOST and is_ours:
             # it has ended, another process has it, or the store has lost it: none of these is mended by us
             del self._leases[lease.run_id]
+
+    async def _look(self) -> None:
+        """Tell the runs that were cancelled since they began. Raises: StoreUnavailable."""
+        looked_at = list(self._to_look_at.values())[:AT_ONCE]
+        if not looked_at:
+            return
+        store = await self._held.store()
+        records = await store.runs.get_many([lease.run_id for lease in looked_at])
+        now_ms = await RedisReaping(store).now_ms()
+        for lease, record in zip(looked_at, records, strict=True):
+            lease.was_looked_at = True
+            if self._to_look_at.get(lease.run_id) is not lease:
+                continue
+            del self._to_look_at[lease.run_id]
+            began_ms = now_ms - (time.monotonic() - lease.run.began) * 1000
+            if record is not None and record.run.status is Status.CANCELLED and record.run.recorded_ms >= began_ms:
+                lease.run.cancelled()
 
     async def _stop(self) -> None:
         if self._task is not None:

@@ -40,8 +40,8 @@ class Sender(Protocol):
         """Send an event, and return when it is acknowledged."""
         ...
 
-    def hold(self, run_id: RunId, project_name: str, attempt: int) -> None:
-        """Hold a run from now on."""
+    def hold(self, run: TrackedRun, attempt: int) -> None:
+        """Hold a run from now on, and tell it where it is cancelled."""
         ...
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
@@ -75,9 +75,11 @@ class TrackOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Story:
     """The events of one tracked run, from `begin` to `finish`, which run in one event loop."""
 
-    def __init__(self, sender: Sender, options: TrackOptions) -> None:
+    def __init__(self, sender: Sender, options: TrackOptions, *, on_cancel: Callable[[], object] | None = None) -> None:
         self.run_id = parse_run_id(options.run_id) if options.run_id is not None else RunId(str(uuid4()))
-        self.run = TrackedRun(self.run_id, options.project_name, self._notify, traceparent=options.traceparent)
+        self.run = TrackedRun(
+            self.run_id, options.project_name, self._notify, traceparent=options.traceparent, on_cancel=on_cancel
+        )
         self._sender = sender
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,7 +94,7 @@ class Story:
         """
         self._loop = asyncio.get_running_loop()
         event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
-        self._sender.hold(event.run_id, self._options.project_name, self._options.attempt or 1)
+        self.hold()
         try:
             await self._send(event)
         except Exception:
@@ -100,6 +102,10 @@ class Story:
             raise
         if self._told is not None:
             self._offer(self._told)
+
+    def hold(self) -> None:
+        """Hold the run, or hold it again where it was let go of."""
+        self._sender.hold(self.run, self._options.attempt or 1)
 
     async def pause(self, why: str) -> None:
         """Tell that an attempt is over and another will come; nobody holds the run until then."""

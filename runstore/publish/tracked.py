@@ -1,8 +1,9 @@
-"""A tracked run: what the work tells of itself, and which event its end is. Pure."""
+"""A tracked run: what the work tells of itself, and which event its end is. Pure, but for the time it began."""
 
 import asyncio
 import concurrent.futures
 import math
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,9 +28,19 @@ class TrackedRun:
 
     `outputs` may hold whatever can be written as JSON; a value that cannot is replaced by its repr, with a note in
     `stderr`. `exit_code` is for work that has one. `traceparent` is the trace that the run belongs to, if one was told.
+    `is_cancelled` says that somebody cancelled the run meanwhile, a heartbeat ago at most: the run has ended by then,
+    and what its work makes of it is the work's to decide.
     """
 
-    def __init__(self, run_id: str, project_name: str, notify: Notify, *, traceparent: str | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        project_name: str,
+        notify: Notify,
+        *,
+        traceparent: str | None = None,
+        on_cancel: Callable[[], object] | None = None,
+    ) -> None:
         self.run_id = run_id
         self.project_name = project_name
         self.traceparent = traceparent
@@ -37,7 +48,16 @@ class TrackedRun:
         self.stdout = ""
         self.stderr = ""
         self.exit_code: int | None = None
+        self.is_cancelled = False
+        self.began = time.monotonic()
         self._notify = notify
+        self._on_cancel = on_cancel
+
+    def cancelled(self) -> None:
+        """Take note that the run was cancelled. For whoever holds it, from any thread."""
+        self.is_cancelled = True
+        if self._on_cancel is not None:
+            self._on_cancel()
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Tell how far the work is, and return at once; the newest replaces what was not sent yet.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -263,6 +264,24 @@ async def test_a_command_that_is_asked_to_end_and_does_is_cancelled(bench: Bench
     assert await asyncio.to_thread(process.wait, 30) == 7
     run = await bench.run()
     assert (run.status, run.error_message) == (Status.CANCELLED, f"cancelled by SIG{name}")
+
+
+async def test_a_command_whose_run_is_cancelled_is_ended_by_the_next_heartbeat(bench: Bench) -> None:
+    process = bench.start(sys.executable, "-c", TRAP, "SIGTERM", "0")
+    assert await line(process) == "ready"
+    async with Projector(bench.store), AsyncPublisher(bench.url, "forecasts") as publisher:
+        await happens(functools.partial(is_held, bench))
+
+        await publisher.publish(bench.run_id, "cancelled", error_message="cancelled on request")
+        out, err = await asyncio.to_thread(process.communicate, None, 50)
+
+    assert (process.returncode, out) == (128 + signal.SIGTERM, b"heard SIGTERM\n")
+    assert err == f"run {bench.run_id[:8]} cancelled: cancelled on request\n".encode()
+    assert (await bench.run()).status is Status.CANCELLED
+
+
+async def is_held(bench: Bench) -> bool:
+    return any([await bench.store.client.zcard(keys.leases) for keys in bench.store.meta.keys])
 
 
 async def test_a_command_that_dies_of_the_signal_is_cancelled_with_128_and_its_number(bench: Bench) -> None:

@@ -18,7 +18,9 @@ from runstore.core.ids import RunId, to_bytes
 from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.projector import Projector
+from runstore.publish.event import make_event
 from runstore.reaper import Reaper, ReaperConfig
+from runstore.wire.event import encode_event
 from tests.waiting import happens
 
 LEASE_MS = 600
@@ -168,3 +170,63 @@ async def test_many_leases_are_taken_and_renewed_in_few_round_trips(real_store: 
 
     after = (await real_store.client.info("stats"))["total_writes_processed"]
     assert after - before < 100
+
+
+async def cancel(store: RedisStore, run_id: str) -> None:
+    """Cancel a run as a gateway does where nobody hears of it."""
+    await store.log.append(RunId(run_id), encode_event(make_event(run_id, "cancelled", {"project_name": "forecasts"})))
+
+
+async def test_work_is_told_that_its_run_was_cancelled_and_goes_on(redis_url: str, watch: Watch) -> None:
+    publisher = AsyncPublisher(redis_url, "forecasts", config=CONFIG)
+    async with publisher, publisher.track() as other, publisher.track() as run:
+        await watch.until(run.run_id, Status.RUNNING)
+
+        await cancel(watch.store, run.run_id)
+
+        await happens(lambda: run.is_cancelled)
+        assert not other.is_cancelled
+
+    assert (await watch.until(run.run_id, Status.CANCELLED)).status is Status.CANCELLED
+    assert [item.ignored != "" for item in await watch.store.runs.history(RunId(run.run_id))] == [False, False, True]
+
+
+async def test_a_cancel_from_before_the_lease_was_taken_again_is_heard(redis_url: str, watch: Watch) -> None:
+    async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher, publisher.track() as run:
+        await happens(watch.is_held)
+        await publisher.let_go(RunId(run.run_id), drop=True)  # as a command that is stopped
+        await cancel(watch.store, run.run_id)
+        await watch.until(run.run_id, Status.CANCELLED)
+
+        publisher.hold(run, 1)
+
+        await happens(lambda: run.is_cancelled)
+
+
+async def test_a_lease_that_the_store_lost_is_no_cancel(redis_url: str, watch: Watch) -> None:
+    async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher, publisher.track() as run:
+        await watch.until(run.run_id, Status.RUNNING)
+        await happens(watch.is_held)
+        keys = watch.store.meta.keys_of(RunId(run.run_id))
+        await watch.store.client.delete(keys.leases, keys.lease(to_bytes(RunId(run.run_id))))
+
+        await past_its_lease(watch)
+
+        assert not run.is_cancelled
+
+
+async def test_a_cancel_from_before_the_work_began_is_none_of_it(redis_url: str, watch: Watch) -> None:
+    run_id = str(uuid4())
+    await cancel(watch.store, run_id)
+    await watch.until(run_id, Status.CANCELLED)
+    async with (
+        AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher,
+        publisher.track(run_id=run_id) as run,
+    ):
+        await happens(watch.is_held)
+        await past_its_lease(watch)
+        keys = watch.store.meta.keys_of(RunId(run_id))
+        await watch.store.client.delete(keys.lease(to_bytes(RunId(run_id))))
+        await past_its_lease(watch)
+
+        assert not run.is_cancelled

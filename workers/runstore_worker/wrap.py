@@ -19,7 +19,7 @@ import msgspec
 
 from runstore_worker.complete import complete
 from runstore_worker.held import Command, Held, Refused, Report, Stdio
-from runstore_worker.process import End, Logs, NotStarted, Outcome, TimedOut, end_of, outcome_of, refusal
+from runstore_worker.process import Cancelled, End, Logs, NotStarted, Outcome, TimedOut, end_of, outcome_of, refusal
 from runstore_worker.relay import Stream, relays
 
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
@@ -40,12 +40,22 @@ class Wrapped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wrapper:
-    """One command, once. `on_stop` is awaited before all is stopped by Ctrl-Z, `on_continue` called when it goes on."""
+    """One command, once. `on_stop` is awaited before all is stopped by Ctrl-Z, `on_continue` called when it goes on.
+
+    Setting `cancel` ends it with all its processes, after a grace.
+    """
 
     def __init__(
-        self, command: Command, logs: Logs, *, on_stop: Callable[[], Awaitable[None]], on_continue: Callable[[], None]
+        self,
+        command: Command,
+        logs: Logs,
+        *,
+        cancel: asyncio.Event,
+        on_stop: Callable[[], Awaitable[None]],
+        on_continue: Callable[[], None],
     ) -> None:
         self._command = command
+        self._cancel = cancel
         self._streams = (Stream(1, logs.stdout), Stream(2, logs.stderr))
         self._on_stop = on_stop
         self._on_continue = on_continue
@@ -69,7 +79,7 @@ class Wrapper:
         passing = relays(*self._streams)
         try:
             await held.connect()
-            end, asked = await end_of(held, self._command, asyncio.Event()), self._asked
+            end, asked = await end_of(held, self._command, self._cancel), self._asked
         finally:
             await complete(held.clear())
             held.close()
@@ -118,6 +128,8 @@ def code_of(end: End) -> int:
             return NOT_FOUND if number == ENOENT else NOT_EXECUTABLE
         case TimedOut():
             return TOO_LATE
+        case Cancelled():
+            return SIGNALLED + signal.SIGTERM
         case _:
             return SIGNALLED + signal.SIGKILL
 

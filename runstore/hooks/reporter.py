@@ -25,7 +25,7 @@ from runstore.core.ids import RunId, derive_run_id
 from runstore.core.status import Status
 from runstore.publish import Publisher, PublisherConfig, TrackedRun
 from runstore.publish.event import make_event
-from runstore.publish.track import Story, TrackOptions, enter, leave
+from runstore.publish.track import Story, TrackOptions, enter, keep_returned, leave
 from runstore.publish.tracked import Ending, ending_of
 
 SETTLE_S: Final = 60.0
@@ -69,8 +69,12 @@ class Reporter:
 
     def queued(self, task_id: str, *, tags: Sequence[str] = (), traceparent: str | None = None) -> Future[None]:
         """Tell that a task waits for a worker."""
-        told = self._options(task_id, tags=tags, traceparent=traceparent).told()
-        return self._tell(self._publish_queued(self.run_id(task_id), told))
+        try:
+            told = self._options(task_id, tags=tags, traceparent=traceparent).told()
+            return self._tell(self._publish_queued(self.run_id(task_id), told))
+        except Exception:  # noqa: BLE001 - the task goes on whatever we make of it
+            _LOG.exception("queued_not_told")
+            return _nothing()
 
     def began(
         self, task_id: str, *, attempt: int = 1, tags: Sequence[str] = (), traceparent: str | None = None
@@ -106,8 +110,7 @@ class Reporter:
         story = self._end(task_id) or self._story(task_id, attempt)
         if story is None:
             return _nothing()
-        if returned is not None or story.run.outputs == {}:
-            story.run.outputs = returned
+        keep_returned(story.run, returned)
         return self._tell(story.finish(Ending(status=Status.SUCCESS)))
 
     def failed(

@@ -111,8 +111,8 @@ class AsyncPublisher:
         It is `running` at once and `success` at its end, with what was put into `run.outputs`, `run.stdout` and
         `run.stderr`. Where the work raises, it is `timed_out` for a TimeoutError, `cancelled` for a cancellation or
         Ctrl-C, else `failed` with a one-line reason and the traceback in stderr; the error goes on as it was. A
-        decorated function gives its outputs by what it returns (a mapping as it is, else under the key `result`) or
-        through `current_run()`; each call is a run of its own. A store that is away is logged, and stops no work.
+        decorated function gives its outputs by what it returns, as it is, or where that is None through
+        `current_run()`; each call is a run of its own. A store that is away is logged, and stops no work.
 
         Raises: InvalidRequest, InvalidRunId, before the work begins.
         """

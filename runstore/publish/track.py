@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
@@ -143,9 +143,10 @@ class Story:
         try:
             told = self._options.told(error_message=reason, output=output_of(self.run, ending))
             return make_event(run_id, status, told)
-        except RunstoreError as trouble:
-            _LOG.error("output_left_out", extra={"run_id": run_id, "reason": trouble.detail[:200]})
-            lean = {"stderr": f"runstore: the output was left out: {trouble.detail}\n"}
+        except Exception as trouble:  # noqa: BLE001 - whatever lies in the run, its end is to be told
+            why = trouble.detail if isinstance(trouble, RunstoreError) else type(trouble).__name__
+            _LOG.error("output_left_out", extra={"run_id": run_id, "reason": why[:200]})
+            lean = {"stderr": f"runstore: the output was left out: {why}\n"}
             return make_event(run_id, status, self._options.told(error_message=reason, output=lean))
 
     async def _send(self, event: Event) -> None:
@@ -234,9 +235,10 @@ class AsyncTrack:
 
 
 def keep_returned(run: TrackedRun, returned: object) -> None:
-    """Take what a decorated function returned for its outputs, where it put none there itself."""
-    if returned is not None and run.outputs == {}:
-        run.outputs = dict(returned) if isinstance(returned, Mapping) else {"result": returned}
+    """Take what the work returned for its outputs, as it is; what it put there stays where it returned None."""
+    is_untouched = isinstance(run.outputs, dict) and not run.outputs
+    if returned is not None or is_untouched:
+        run.outputs = returned
 
 
 def enter(run: TrackedRun) -> Token[TrackedRun | None]:

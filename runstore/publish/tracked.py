@@ -2,10 +2,11 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -132,6 +133,9 @@ def writable(outputs: Any) -> tuple[Any, list[str]]:
     why = _unwritable(outputs)
     if why is None:
         return outputs, []
+    if isinstance(outputs, Mapping) and not isinstance(outputs, dict):
+        with contextlib.suppress(Exception):
+            return writable(dict(outputs))
     if not isinstance(outputs, dict):
         return _shown(outputs), [f"the outputs were replaced by their repr: {why}"]
     kept: dict[str, Any] = {}

@@ -270,6 +270,32 @@ async def test_what_a_child_could_not_tell_is_told_by_its_parent_when_the_store_
     assert (await site.run("t")).status is Status.SUCCESS
 
 
+async def test_an_end_is_told_whatever_lies_in_the_run(site: Site) -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def tell(reporter: Reporter) -> Any:
+        run = reporter.began("t")
+        assert run is not None
+        run.stdout = Mute()  # type: ignore[assignment]
+        return reporter.succeeded("t", 1)
+
+    await site.told(tell)
+
+    assert (await site.run("t")).status is Status.SUCCESS
+    assert (await site.output("t"))["stderr"] == "runstore: the output was left out: RuntimeError\n"
+
+
+async def test_a_task_id_that_nothing_can_be_made_of_is_in_no_ones_way(site: Site) -> None:
+    def tell(reporter: Reporter) -> Any:
+        assert reporter.began("\ud800") is None
+        reporter.settle(reporter.queued("\ud800"))
+        return reporter.succeeded("\ud800", 1)
+
+    await site.told(tell)
+
+
 def test_a_reporter_without_address_or_project_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RUNSTORE_REDIS_URL", "RUNSTORE_PROJECT"):
         monkeypatch.delenv(name, raising=False)

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -183,6 +184,60 @@ async def test_each_call_of_a_decorated_function_is_a_run(publisher: AsyncPublis
     assert await fit(horizon=4) == {"horizon": 4}
     assert fit.__doc__ == "Fit."
     assert [(await told.output(run_id))["outputs"] for run_id in seen] == [{"horizon": 3}, {"horizon": 4}]
+
+
+@pytest.mark.parametrize("returned", [{"revenue": [100]}, MappingProxyType({"a": 1}), [1, 2], 42, "text", 0, None])
+async def test_what_a_decorated_function_returns_becomes_the_outputs_as_it_is(
+    publisher: AsyncPublisher, redis_url: str, told: Told, returned: Any
+) -> None:
+    ids: list[str] = []
+
+    def work() -> Any:
+        run = current_run()
+        assert run is not None
+        ids.append(run.run_id)
+        return returned
+
+    @publisher.track("forecasts")
+    async def work_in_loop() -> Any:
+        return work()
+
+    def work_in_thread() -> Any:
+        with Publisher(redis_url) as blocking:
+            return blocking.track("forecasts")(work)()
+
+    assert await work_in_loop() is returned
+    assert await asyncio.to_thread(work_in_thread) is returned
+    expected = dict(returned) if isinstance(returned, MappingProxyType) else returned
+    assert [(await told.output(run_id))["outputs"] for run_id in ids] == [expected, expected]
+
+
+class Obstinate:
+    """Like a table or an array, which cannot be asked whether it equals something."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_work_that_returns_none_has_what_it_put_there_for_its_outputs(
+    publisher: AsyncPublisher, told: Told
+) -> None:
+    ids: list[str] = []
+
+    @publisher.track("forecasts")
+    async def work(outputs: Any) -> None:
+        run = current_run()
+        assert run is not None
+        run.outputs = outputs
+        ids.append(run.run_id)
+
+    await work({"a": 1})
+    await work(Obstinate())
+
+    assert (await told.output(ids[0]))["outputs"] == {"a": 1}
+    assert "Obstinate" in (await told.output(ids[1]))["outputs"]
 
 
 async def test_a_decorator_of_the_wrong_kind_says_so(publisher: AsyncPublisher, redis_url: str) -> None:

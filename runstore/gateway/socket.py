@@ -96,4 +96,4 @@ class _Socket:
         self._connection.close(UNAUTHORIZED, "the token expired or was revoked")
 
     def stop(self) -> None:
-        self._connection.close(WSCloseCode.GOING_AWAY, "the gateway is stopping: reconnect and resume by cursor")
+        self._connection.finish(WSCloseCode.GOING_AWAY, "the gateway is stopping: reconnect and resume by cursor")

@@ -21,6 +21,9 @@ class PushConfig(msgspec.Struct, frozen=True, kw_only=True):
     close_s: float = 10.0
     """How long a peer may take to read what is left and answer a close, before it is cut off. Seconds."""
 
+    finish_s: float = 1.0
+    """How long what waits for a websocket may take to be sent when the gateway stops, before it is closed. Seconds."""
+
     sweep_s: float = 1.0
     """How often the credentials of open sockets and streams are checked again. Seconds."""
 

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol, TypeVar
 
@@ -156,6 +157,13 @@ class Connection:
             asyncio.get_running_loop().call_later(self._config.close_s, self._abort)
             self._closer = asyncio.create_task(self._close(code, reason), name="socket-closer")
 
+    def finish(self, code: int, reason: str) -> None:
+        """Hear nothing more, and close once what was heard is sent, or when that takes the peer too long."""
+        if self._closer is None:
+            self._leave_all()
+            self.do(partial(self._close_now, code, reason))
+            asyncio.get_running_loop().call_later(self._config.finish_s, self.close, code, reason)
+
     async def persist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Ask the store, again and again while it cannot be reached, for a bounded time.
 
@@ -181,10 +189,11 @@ class Connection:
         except RunstoreError as error:
             self.tell(ErrorMessage(id=named_id(text), code=error.code, detail=error.detail))
             if isinstance(error, PayloadTooLarge):
-                self.do(self._close_long)
+                limit = f"a message has at most {MAX_MESSAGE_BYTES} bytes"
+                self.do(partial(self._close_now, WSCloseCode.MESSAGE_TOO_BIG, limit))
 
-    async def _close_long(self) -> None:
-        self.close(WSCloseCode.MESSAGE_TOO_BIG, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+    async def _close_now(self, code: int, reason: str) -> None:
+        self.close(code, reason)
 
     def _subscribe(self, message: Subscribe) -> None:
         if message.id in self._subscriptions:
@@ -254,11 +263,14 @@ class Connection:
             self._writer = None
 
     def _silence(self) -> None:
+        self._leave_all()
+        self._outbox.clear()
+
+    def _leave_all(self) -> None:
         for subscription in self._subscriptions.values():
             subscription.leave()
         self._subscriptions.clear()
         self._jobs.clear()
-        self._outbox.clear()
 
     async def _close(self, code: int, reason: str) -> None:
         # All who wait for a full transport wait for one future of aiohttp's, and whoever is cancelled there cancels it

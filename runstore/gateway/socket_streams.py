@@ -1,4 +1,7 @@
-"""What stays open: websockets and SSE streams, checked again every second and ended when the gateway stops."""
+"""What stays open: websockets and SSE streams, checked again every second and ended when the gateway stops.
+
+They are not all ended at once then: whoever is ended comes back, at another gateway, which is to be spared the crowd.
+"""
 
 import asyncio
 import logging
@@ -9,6 +12,10 @@ from aiohttp import web
 
 from runstore.gateway.context import SERVICES, Caller, Services
 from runstore.gateway.socket_config import PushConfig
+
+_AT_ONCE: Final = 50
+_SHARE: Final = 0.5
+"""How much of the time that a stop may take goes into spreading the ends."""
 
 _LOG = logging.getLogger("runstore.gateway.streams")
 
@@ -57,7 +64,7 @@ class Streams:
                 stream.revoke()
 
     async def watch(self) -> None:
-        """Sweep until the gateway stops, then stop every stream."""
+        """Sweep until the gateway stops, then stop every stream, spread over some of the time there is."""
         stopping = self._services.stopping
         while not stopping.is_set():
             try:
@@ -68,8 +75,18 @@ class Streams:
                     self.sweep()
                 except Exception:  # noqa: BLE001 - a failed sweep is loud, and the next one comes
                     _LOG.exception("sweep_failed")
-        for stream in list(self._open):
-            stream.stop()
+        await self._stop_all(_SHARE * self._services.config.shutdown_s)
+
+    async def _stop_all(self, within_s: float) -> None:
+        streams = list(self._open)
+        step = max(_AT_ONCE, len(streams) // _AT_ONCE)
+        for first in range(0, len(streams), step):
+            for stream in streams[first : first + step]:
+                if stream in self._open:
+                    stream.stop()
+            if not any(stream in self._open for stream in streams[first + step :]):
+                return
+            await asyncio.sleep(within_s * step / len(streams))
 
 
 STREAMS: Final = web.AppKey("streams", Streams)

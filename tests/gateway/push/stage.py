@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket as sockets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import msgspec
 
 from runstore.adapters.store import RedisStore
 from runstore.core.ids import RunId
@@ -98,6 +100,12 @@ class Stage:
         assert self.gateway._runner is not None
         return len(self.gateway._runner.app[STREAMS])
 
+    def configure_streams(self, **changes: Any) -> None:
+        """Change how sockets and streams are treated from now on."""
+        assert self.gateway._runner is not None
+        streams = self.gateway._runner.app[STREAMS]
+        streams.config = msgspec.structs.replace(streams.config, **changes)
+
     async def project_again(self) -> None:
         """Start another projector, for one that was stopped stays so."""
         self.projector = Projector(self.store)
@@ -161,6 +169,43 @@ class Socket:
                 pass
         assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         return self.ws.close_code
+
+
+class stuck:  # noqa: N801 - used like a function
+    """A subscriber of all that happens who has stopped reading, its buffers small."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def _small(self, address: Any) -> sockets.socket:
+        made = sockets.socket(address[0], address[1], address[2])
+        made.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 8192)
+        return made
+
+    async def __aenter__(self) -> "stuck":
+        connector = aiohttp.TCPConnector(socket_factory=self._small)
+        self._http = aiohttp.ClientSession(connector=connector)
+        ws = await self._http.ws_connect(
+            self._stage.gateway.url + "/v1/ws",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            protocols=(SUBPROTOCOL,),
+            max_msg_size=0,
+        )
+        self.socket = Socket(ws)
+        await self.socket.subscribe("p", project_name="forecasts")
+        await self.socket.hear("subscribed")
+        assert ws._response.connection is not None
+        self._transport = ws._response.connection.transport
+        assert self._transport is not None
+        self._transport.pause_reading()  # type: ignore[attr-defined]
+        return self
+
+    def resume(self) -> None:
+        assert self._transport is not None
+        self._transport.resume_reading()  # type: ignore[attr-defined]
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.close()
 
 
 class Events:

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import socket as sockets
-from typing import Any
 
 import aiohttp
 import pytest
 
 from runstore.core.principal import Scope
-from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Socket, Stage, new_run, until
+from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Stage, new_run, stuck, until
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ async def test_a_revoked_token_closes_its_socket_with_4401_and_nothing_more_is_s
 
 async def test_a_slow_reader_is_closed_with_1013_while_others_hear_everything(stage: Stage) -> None:
     count, text = 150, "x" * 100_000
-    async with _stuck(stage) as stuck, stage.socket() as other:
+    async with stuck(stage) as never, stage.socket() as other:
         await other.subscribe("p", project_name="forecasts", output=False)
         await other.hear("subscribed")
         pushed, heard = [], []
@@ -171,16 +169,16 @@ async def test_a_slow_reader_is_closed_with_1013_while_others_hear_everything(st
             await stage.publish(run_id, "failed", error_message=text)
             pushed.append(run_id)
             heard.append((await other.hear("run"))["run"]["run_id"])
-        stuck.resume()
-        code = await stuck.socket.closed()
+        never.resume()
+        code = await never.socket.closed()
 
     assert heard == pushed
     assert code == 1013
 
 
 async def test_one_who_never_reads_again_is_cut_off(stage: Stage) -> None:
-    _streams_config(stage, close_s=0.3)
-    async with _stuck(stage):
+    stage.configure_streams(close_s=0.3)
+    async with stuck(stage):
         assert stage.open_streams == 1
         for _ in range(150):
             await stage.publish(new_run(), "failed", error_message="x" * 100_000, fold=False)
@@ -189,7 +187,7 @@ async def test_one_who_never_reads_again_is_cut_off(stage: Stage) -> None:
 
 
 async def test_a_half_open_connection_is_found_by_pings(stage: Stage) -> None:
-    _streams_config(stage, heartbeat_s=0.3)
+    stage.configure_streams(heartbeat_s=0.3)
     async with stage.socket(autoping=False) as socket:
         async with asyncio.timeout(SOON_S):
             while (await socket.ws.receive()).type in (aiohttp.WSMsgType.PING, aiohttp.WSMsgType.TEXT):
@@ -207,50 +205,3 @@ async def test_nothing_is_left_of_a_client_that_hangs_up(stage: Stage) -> None:
     await until(lambda: stage.open_streams == 0 and stage.tail.hub.interests == 0)
 
     await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("socket-")])
-
-
-def _streams_config(stage: Stage, **changes: Any) -> None:
-    import msgspec
-
-    from runstore.gateway.socket_streams import STREAMS
-
-    assert stage.gateway._runner is not None
-    streams = stage.gateway._runner.app[STREAMS]
-    streams.config = msgspec.structs.replace(streams.config, **changes)
-
-
-class _stuck:  # noqa: N801 - used like a function
-    """A subscriber of all that happens who has stopped reading, its buffers small."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    def _small(self, address: Any) -> sockets.socket:
-        made = sockets.socket(address[0], address[1], address[2])
-        made.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 8192)
-        return made
-
-    async def __aenter__(self) -> "_stuck":
-        connector = aiohttp.TCPConnector(socket_factory=self._small)
-        self._http = aiohttp.ClientSession(connector=connector)
-        ws = await self._http.ws_connect(
-            self._stage.gateway.url + "/v1/ws",
-            headers={"Authorization": f"Bearer {TOKEN}"},
-            protocols=(SUBPROTOCOL,),
-            max_msg_size=0,
-        )
-        self.socket = Socket(ws)
-        await self.socket.subscribe("p", project_name="forecasts")
-        await self.socket.hear("subscribed")
-        assert ws._response.connection is not None
-        self._transport = ws._response.connection.transport
-        assert self._transport is not None
-        self._transport.pause_reading()  # type: ignore[attr-defined]
-        return self
-
-    def resume(self) -> None:
-        assert self._transport is not None
-        self._transport.resume_reading()  # type: ignore[attr-defined]
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.close()

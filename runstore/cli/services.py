@@ -15,6 +15,7 @@ from runstore.cli import journal
 from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit, Trouble
 from runstore.cli.screen import out
+from runstore.cli.several import check_processes, reserve_port, serve_several, until_let_go
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config, DataDir, RedisUrl, find_store
 from runstore.config import JWT, Settings, StoreSettings
@@ -24,7 +25,11 @@ from runstore.lifecycle import started, until_any_ends
 
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
+    from runstore.gateway import GatewayConfig
 
+_Processes = Annotated[int, Parameter(help="Processes that share the work on this machine.")]
+_Tell = Callable[[dict[str, Any]], None]
+_Work = Callable[[_Tell], Coroutine[Any, Any, None]]
 _NEW_OBJECTS: Final = 20_000
 _Level = Annotated[journal.Level, Parameter(help="What is logged to stderr: events of this level and above it.")]
 _Json = Annotated[bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")]
@@ -38,6 +43,7 @@ def gateway(
     port: Annotated[
         int | None, Parameter(help="Port, 0 for a free one [RUNSTORE_GATEWAY_PORT]; 8080 unless told.")
     ] = None,
+    processes: _Processes = 1,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     json: _Json = False,
@@ -52,19 +58,35 @@ def gateway(
     jwt = read_jwt(settings)
     record = settings.record("gateway", GatewayConfig, {"host": host, "port": check_port(port)})
     store = find_store(redis_url, data_dir, settings)
+    address = f"{record.host}:{record.port}"
 
-    async def work() -> None:
-        async with _opened(store) as opened:
-            service = Gateway(opened, record, jwt=jwt)
-            async with started(service):
-                _ready(json, "gateway", {"url": service.url, "ws_url": service.ws_url}, service.url)
-                await until_any_ends(service)
+    def ready(told: dict[str, Any]) -> None:
+        _ready(json, "gateway", told, f"{told['url']}")
 
-    return _serve(work, log_level, address=f"{record.host}:{record.port}")
+    def work_of(record: "GatewayConfig") -> _Work:
+        async def work(tell: _Tell) -> None:
+            async with _opened(store) as opened:
+                service = Gateway(opened, record, jwt=jwt)
+                async with started(service):
+                    tell({"url": service.url, "ws_url": service.ws_url})
+                    await until_any_ends(service)
+
+        return work
+
+    if check_processes(processes) == 1:
+        return _serve(lambda: work_of(record)(ready), log_level, address)
+    try:
+        reserved = reserve_port(record.host, record.port)
+    except OSError as error:
+        raise explain_address(error, address) from None
+    with reserved:
+        shared = msgspec.structs.replace(record, port=reserved.getsockname()[1], reuse_port=True)
+        return _serve_several(processes, work_of(shared), ready, log_level, address)
 
 
 def projector(
     *,
+    processes: _Processes = 1,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     json: _Json = False,
@@ -80,14 +102,19 @@ def projector(
     projecting, reaping = settings.record("projector", ProjectorConfig), settings.record("reaper", ReaperConfig)
     store = find_store(redis_url, data_dir, settings)
 
-    async def work() -> None:
+    def ready(_: dict[str, Any]) -> None:
+        _ready(json, "projector", _pid(), f"process {os.getpid()}")
+
+    async def work(tell: _Tell) -> None:
         async with _opened(store) as opened:
             folding, reaper = Projector(opened, projecting), Reaper(opened, reaping)
             async with started(folding), started(reaper):
-                _ready(json, "projector", _pid(), f"process {os.getpid()}")
+                tell({})
                 await until_any_ends(folding, reaper)
 
-    return _serve(work, log_level)
+    if check_processes(processes) == 1:
+        return _serve(lambda: work(ready), log_level)
+    return _serve_several(processes, work, ready, log_level)
 
 
 def worker(
@@ -167,6 +194,19 @@ def _serve(
     return Exit.SUCCESS if asked in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} else (returned or Exit.SUCCESS)
 
 
+def _serve_several(
+    processes: int, work: _Work, ready: _Tell, log_level: journal.Level, address: str = "its address"
+) -> int:
+    def serve(tell: Callable[[bytes], None], life: int) -> int:
+        def told(shown: dict[str, Any]) -> None:
+            _settle()
+            tell(msgspec.json.encode(shown))
+
+        return _serve(lambda: until_let_go(life, work(told)), log_level, address)
+
+    return serve_several(processes, serve, lambda told: ready(msgspec.json.decode(told)))
+
+
 @asynccontextmanager
 async def _opened(store: StoreSettings) -> "AsyncIterator[RedisStore]":
     from runstore.adapters.store import RedisStore
@@ -176,14 +216,18 @@ async def _opened(store: StoreSettings) -> "AsyncIterator[RedisStore]":
 
 
 def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:
-    # what was imported and made so far stays: no collection shall walk over it again, and none after every 700 objects
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, 20, 20)
+    _settle()
     if json:
         out().json(msgspec.json.encode(shown))
     else:
         out().line((f"{role} ready: ", "green"), where)
+
+
+def _settle() -> None:
+    """Let no garbage collection walk over what was imported and made so far, and none come after every 700 objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 20, 20)
 
 
 def _pid() -> dict[str, Any]:

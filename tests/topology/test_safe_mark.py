@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from runstore import AsyncPublisher
 from runstore.adapters.mark import get_marks
 from runstore.adapters.store import RedisStore
 from runstore.core.errors import StoreUnavailable
@@ -49,6 +50,13 @@ class Site:
     async def status(self, run_id: RunId) -> Status | None:
         record = await self.lookup.record(run_id)
         return record.run.status if record is not None else None
+
+    async def is_now(self, run_id: RunId, status: Status) -> bool:
+        """Whether a run is so, where the store answers."""
+        try:
+            return await self.status(run_id) is status
+        except StoreUnavailable:
+            return False
 
     async def mark(self, run_id: RunId) -> Mark | None:
         return (await get_marks(self.store.client, [self.store.meta.keys_of(run_id)]))[0]
@@ -153,6 +161,27 @@ async def test_the_same_loss_is_told_where_an_acknowledgement_is_enough(servers:
 
         await happens(lambda: len(site.ear.rollbacks) == 1)
         assert await site.status(RUN) is Status.RUNNING, "what was kept of it is forgotten"
+
+
+@pytest.mark.parametrize("ends", [("success",), ("running", "success")])
+async def test_what_was_acknowledged_and_lost_is_sent_again_by_its_publisher(
+    servers: Pair, ends: tuple[str, ...]
+) -> None:
+    async with AsyncExitStack() as stack:
+        switch = await stack.enter_async_context(Switch(servers.primary.port))
+        site = await stack.enter_async_context(site_at(switch.url, "acknowledged"))
+        await stack.enter_async_context(Projector(site.store))
+        publisher = await stack.enter_async_context(AsyncPublisher(switch.url))
+        assert await asyncio.to_thread(servers.primary.ask, "WAIT", 1, 5000) >= 0
+        servers.part()
+        for status in ends:
+            await publisher.publish(run_id=RUN, status=status, project_name="forecasts")
+        await happens(lambda: site.ear.statuses == [Status(status) for status in ends])
+        servers.promote()
+        switch.turn_to(servers.replica.port)
+
+        await happens(lambda: len(site.ear.rollbacks) == 1)
+        await happens(lambda: site.is_now(RUN, Status.SUCCESS))
 
 
 async def test_a_mark_that_was_lost_is_made_again(redis_url: str) -> None:

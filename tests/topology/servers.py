@@ -151,10 +151,11 @@ def held(stack: ExitStack, server: Server, *arguments: str) -> Server:
 
 
 @contextmanager
-def pair(program: Path, folder: Path) -> Iterator[Pair]:
+def pair(program: Path, folder: Path, **settings: Any) -> Iterator[Pair]:
     """Hold a primary with a replica that has caught up."""
     with ExitStack() as stack:
-        made = [Server(program, folder / str(port), port, **{"repl-diskless-sync-delay": 0}) for port in free_ports(3)]
+        told = {"repl-diskless-sync-delay": 0, **settings}
+        made = [Server(program, folder / str(port), port, **told) for port in free_ports(3)]
         held(stack, made[0])
         held(stack, made[1]).follow(made[0])
         yield Pair(stack, *made)

@@ -111,6 +111,17 @@ _OUTPUT: Final = msgspec.json.Decoder(OutputJson | None)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
+class EventLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an event may have. The store takes what is within the defaults, so a door may only ask for less."""
+
+    event_bytes: int = MAX_EVENT_BYTES
+    output_bytes: int = MAX_OUTPUT_BYTES
+    json_depth: int = MAX_JSON_DEPTH
+
+
+_LIMITS: Final = EventLimits()
+
+
 def check_depth(text: bytes, what: str, most: int = MAX_JSON_DEPTH) -> None:
     """Check that JSON is not nested deeper than the limit.
 
@@ -137,7 +148,9 @@ def check_depth(text: bytes, what: str, most: int = MAX_JSON_DEPTH) -> None:
         depth += sum(steps)
 
 
-def decode_event(text: bytes, *, trusted: bool = True, run_id: RunId | None = None) -> tuple[Event, int]:
+def decode_event(
+    text: bytes, *, trusted: bool = True, run_id: RunId | None = None, limits: EventLimits = _LIMITS
+) -> tuple[Event, int]:
     """Read an event, and count the fields of it that are not known.
 
     With `trusted` false the fields that only our own parts may write are not known either. `run_id` is the run's where
@@ -147,15 +160,15 @@ def decode_event(text: bytes, *, trusted: bool = True, run_id: RunId | None = No
     """
     if len(text) > MAX_EVENT_BYTES + MAX_OUTPUT_BYTES + MAX_INPUTS_BYTES:
         raise PayloadTooLarge(f"an event of {len(text)} bytes is over the limit of {MAX_OUTPUT_BYTES} for its output")
-    check_depth(text, "the event", MAX_JSON_DEPTH + (_AROUND_INPUTS if trusted else 0))
+    check_depth(text, "the event", limits.json_depth + (_AROUND_INPUTS if trusted else 0))
     told, unknown = _told(text, trusted=trusted)
     rest = len(text) - len(bytes(told.output))
     if isinstance(told, EventJson):
         unknown += told.unknown_fields
         rest -= len(bytes(told.request.inputs)) if told.request else 0
-    if rest > MAX_EVENT_BYTES:
-        raise PayloadTooLarge(f"the event without its output is {rest} bytes, over the limit of {MAX_EVENT_BYTES}")
-    event = _checked(told, run_id)
+    if rest > limits.event_bytes:
+        raise PayloadTooLarge(f"the event without its output is {rest} bytes, over the limit of {limits.event_bytes}")
+    event = _checked(told, run_id, limits.output_bytes)
     return (_with_our_own(event, told) if isinstance(told, EventJson) else event), unknown
 
 
@@ -173,7 +186,7 @@ def _told(text: bytes, *, trusted: bool) -> tuple[PublicEventJson, int]:
     return told, sum(key not in told.__struct_fields__ for key in keys)
 
 
-def _checked(told: PublicEventJson, run_id: RunId | None) -> Event:
+def _checked(told: PublicEventJson, run_id: RunId | None, output_bytes: int) -> Event:
     if told.run_id is not None:
         run_id = parse_run_id(told.run_id)
     if run_id is None:
@@ -190,7 +203,7 @@ def _checked(told: PublicEventJson, run_id: RunId | None) -> Event:
         commit_sha=told.commit_sha,
         attempt=told.attempt,
         error_message=told.error_message,
-        output=compact_output(bytes(told.output), told.status),
+        output=compact_output(bytes(told.output), told.status, output_bytes),
         event_id=told.event_id,
         tags=told.tags or (),
         progress=Progress(fraction=told.progress.fraction, message=told.progress.message) if told.progress else None,
@@ -220,7 +233,7 @@ def request_json(request: RunRequest) -> RequestJson:
     return RequestJson(**{name: getattr(request, name) for name in RunRequest.__struct_fields__})
 
 
-def compact_output(text: bytes, status: Status) -> bytes | None:
+def compact_output(text: bytes, status: Status, max_bytes: int = MAX_OUTPUT_BYTES) -> bytes | None:
     """Bring an output as it was told into the five fields, in order and compact (None: `null` was told).
 
     Raises: InvalidRequest or PayloadTooLarge.
@@ -241,8 +254,8 @@ def compact_output(text: bytes, status: Status) -> bytes | None:
             outputs=msgspec.Raw(_ENCODER.encode(outputs)),
         )
     )
-    if len(whole) > MAX_OUTPUT_BYTES:
-        raise PayloadTooLarge(f"an output of {len(whole)} bytes is over the limit of {MAX_OUTPUT_BYTES}")
+    if len(whole) > max_bytes:
+        raise PayloadTooLarge(f"an output of {len(whole)} bytes is over the limit of {max_bytes}")
     return whole
 
 

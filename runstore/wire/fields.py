@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from runstore.core.errors import InvalidRequest
+from runstore.core.event import MAX_JSON_DEPTH
 from runstore.wire.event import check_depth
 from runstore.wire.explain import explain, unknown
 
@@ -12,12 +13,19 @@ _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-def read_fields(text: bytes, decoder: msgspec.json.Decoder[_T], *, what: str = "the body", field: str = "field") -> _T:
+def read_fields(
+    text: bytes,
+    decoder: msgspec.json.Decoder[_T],
+    *,
+    what: str = "the body",
+    field: str = "field",
+    max_depth: int = MAX_JSON_DEPTH,
+) -> _T:
     """Read an object of known fields. `what` is what the object is called, and `field` each part of it.
 
     Raises: InvalidRequest, naming the nearest field where one is not known.
     """
-    check_depth(text, what)
+    check_depth(text, what, max_depth)
     fields = decoder.type.__struct_fields__
     try:
         for name in _KEYS.decode(text):

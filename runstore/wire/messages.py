@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from runstore.core.errors import InvalidRequest, PayloadTooLarge
-from runstore.core.event import Progress
+from runstore.core.event import MAX_JSON_DEPTH, Progress
 from runstore.wire.event import check_depth
 from runstore.wire.explain import explain
 
@@ -16,6 +16,14 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_RUN_IDS: Final = 1000
 MAX_SUBSCRIPTIONS: Final = 100
 MAX_ID_CHARACTERS: Final = 128
+
+
+class MessageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one message of a client may have."""
+
+    message_bytes: int = MAX_MESSAGE_BYTES
+    run_ids: int = MAX_RUN_IDS
+    json_depth: int = MAX_JSON_DEPTH
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag="subscribe"):
@@ -85,24 +93,25 @@ class _Named(msgspec.Struct, frozen=True):
 _DECODER: Final[msgspec.json.Decoder[ClientMessage]] = msgspec.json.Decoder(Subscribe | Unsubscribe)
 _NAMED: Final = msgspec.json.Decoder(_Named)
 _ENCODER: Final = msgspec.json.Encoder()
+_LIMITS: Final = MessageLimits()
 
 
-def decode_message(text: str) -> ClientMessage:
+def decode_message(text: str, limits: MessageLimits = _LIMITS) -> ClientMessage:
     """Read a client's message.
 
     Raises: InvalidRequest or PayloadTooLarge, with a sentence that says what to mend.
     """
     packed = text.encode()
-    if len(packed) > MAX_MESSAGE_BYTES:
-        raise PayloadTooLarge(f"the message has {len(packed)} bytes, over the limit of {MAX_MESSAGE_BYTES}")
-    check_depth(packed, "the message")
+    if len(packed) > limits.message_bytes:
+        raise PayloadTooLarge(f"the message has {len(packed)} bytes, over the limit of {limits.message_bytes}")
+    check_depth(packed, "the message", limits.json_depth)
     try:
         message = _DECODER.decode(packed)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidRequest(f"the message cannot be read: {explain(error, packed)}") from None
     _check_id(message.id)
     if isinstance(message, Subscribe):
-        _check_subscribe(message)
+        _check_subscribe(message, limits.run_ids)
     return message
 
 
@@ -141,14 +150,12 @@ def _check_id(subscription_id: str) -> None:
         raise InvalidRequest(f"id must have 1 to {MAX_ID_CHARACTERS} characters")
 
 
-def _check_subscribe(message: Subscribe) -> None:
+def _check_subscribe(message: Subscribe, most: int) -> None:
     if (message.run_ids is None) == (message.project_name is None):
         raise InvalidRequest("a subscription names either run_ids or a project_name")
     if message.run_ids is None:
         return
     if not message.run_ids:
         raise InvalidRequest("run_ids must name at least one run")
-    if len(message.run_ids) > MAX_RUN_IDS:
-        raise InvalidRequest(
-            f"{len(message.run_ids)} run ids are more than the limit of {MAX_RUN_IDS} in one subscription"
-        )
+    if len(message.run_ids) > most:
+        raise InvalidRequest(f"{len(message.run_ids)} run ids are more than the limit of {most} in one subscription")

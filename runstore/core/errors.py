@@ -95,10 +95,14 @@ class NotAcceptable(RunstoreError):
 
 
 class RateLimited(RunstoreError):
-    """The caller asks too often."""
+    """The caller asks too often, or holds too much open. Units: `retry_after_s` is when to ask again."""
 
     code = "rate_limited"
     retryable = True
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class StoreUnavailable(RunstoreError):

@@ -15,10 +15,12 @@ from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.cors import let_read
 from runstore.gateway.credentials import Credentials
 from runstore.gateway.door import Outermost, door, guard
+from runstore.gateway.holds import Holds
 from runstore.gateway.jwt_config import JwtConfig, JwtTiming
 from runstore.gateway.mcp import install_mcp
 from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
+from runstore.gateway.rates import Rates, tell_rate
 from runstore.gateway.readiness import Readiness
 from runstore.gateway.route import Route
 from runstore.gateway.routes import ROUTES
@@ -196,6 +198,15 @@ def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentia
         readiness=Readiness(store, tail, lag_s=config.ready_lag_s, timeout_s=config.store_timeout_s),
         served=ServedProjects(store.served),
         reserve=Reserve(config.max_bodies_bytes),
+        rates=Rates(config),
+        holds=Holds(
+            config.connections_per_token,
+            "websockets, streams and waiting answers",
+            "close one, or ask without a wait",
+        ),
+        subscribed=Holds(
+            config.runs_per_token, "subscribed runs", "unsubscribe some, or subscribe to their project instead"
+        ),
     )
 
 
@@ -204,7 +215,7 @@ def make_app(services: Services) -> web.Application:
     routes: dict[web.AbstractRoute, Route] = {}
     app = web.Application(middlewares=[door(routes)], client_max_size=services.config.max_event_body_bytes)
     app[SERVICES] = services
-    app.on_response_prepare.append(let_read)
+    app.on_response_prepare.append(_finish)
     install_streams(app)
     install_mcp(app)
     app[DOCUMENT] = describe(ROUTES, _version())
@@ -217,6 +228,13 @@ def make_app(services: Services) -> web.Application:
         for method in methods:
             routes[resource.add_route(method, route.handler, expect_handler=let_wait)] = route
     return app
+
+
+async def _finish(request: web.Request, response: web.StreamResponse) -> None:
+    """Add to each answer, before it is sent, what is told with all of them."""
+    headers = response.headers
+    let_read(request, headers)
+    tell_rate(request, headers)
 
 
 def _version() -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from runstore.feed import FeedTail
     from runstore.gateway.auth import Authentication
     from runstore.gateway.body import Reserve
+    from runstore.gateway.holds import Holds
+    from runstore.gateway.rates import Rates
     from runstore.gateway.readiness import Readiness
     from runstore.gateway.run_tokens import RunTokens
     from runstore.gateway.served import ServedProjects
@@ -107,6 +109,9 @@ class Services:
         readiness: "Readiness",
         served: "ServedProjects",
         reserve: "Reserve",
+        rates: "Rates",
+        holds: "Holds",
+        subscribed: "Holds",
     ) -> None:
         self.store = store
         self.runs = runs
@@ -119,6 +124,9 @@ class Services:
         self.readiness = readiness
         self.served = served
         self.reserve = reserve
+        self.rates = rates
+        self.holds = holds
+        self.subscribed = subscribed
         self.stopping = asyncio.Event()
         self.big_outputs = asyncio.Semaphore(config.big_outputs_at_once)
         self._commits: set[asyncio.Task[Any]] = set()

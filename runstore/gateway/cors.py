@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from runstore.gateway.context import SERVICES
 
@@ -19,7 +20,10 @@ _BEFOREHAND: Final[Mapping[str, str]] = {
     ),
     "Access-Control-Max-Age": "600",
 }
-_READABLE: Final = "Content-Range, ETag, Location, Preference-Applied, Retry-After, Runstore-Cursor, WWW-Authenticate"
+_READABLE: Final = (
+    "Content-Range, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Runstore-Cursor,"
+    " WWW-Authenticate"
+)
 
 
 def asks_beforehand(request: web.Request) -> bool:
@@ -36,11 +40,13 @@ def answer_beforehand() -> web.Response:
     return web.Response(status=204, headers=_BEFOREHAND)
 
 
-async def let_read(request: web.Request, response: web.StreamResponse) -> None:
-    """Let a page of an origin that is let in read the answer: called for each one before it is sent."""
+def let_read(request: web.Request, headers: CIMultiDict[str]) -> None:
+    """Let a page of an origin that is let in read the answer."""
     origin = request.headers.get("Origin")
+    if origin is None:
+        return
     allowed = request.app[SERVICES].config.allowed_origins
-    if origin is not None and (origin in allowed or "*" in allowed):
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = _READABLE
-        response.headers.add("Vary", "Origin")
+    if origin in allowed or "*" in allowed:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Expose-Headers"] = _READABLE
+        headers.add("Vary", "Origin")

@@ -1,8 +1,8 @@
 """The door: everything that is checked before a handler hears of a request, and every error turned into a problem.
 
-In this order: the caller is known, the origin is let in, the scope is held, the address can be read, the route exists,
-its query parameters are known, what it gives is wanted, the body is JSON and not encoded. Under /v1 nothing answers
-without a valid token, not even that an address does not exist.
+In this order: the caller is known, it does not ask too often, the origin is let in, the scope is held, the address can
+be read, the route exists, its query parameters are known, what it gives is wanted, the body is JSON and not encoded.
+Under /v1 nothing answers without a valid token, not even that an address does not exist.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
-from runstore.core.errors import Forbidden, RunstoreError
+from runstore.core.errors import Forbidden, RunstoreError, Unauthorized
 from runstore.core.principal import Principal, Scope
 from runstore.gateway.context import CALLER, SERVICES, Services
 from runstore.gateway.cors import answer_beforehand, asks_beforehand
@@ -58,12 +58,18 @@ def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
 async def admit(request: web.Request, services: Services, route: Route | None) -> None:
     """Let a caller in; one that has been let in already is not looked at again.
 
-    Raises: Unauthorized, Forbidden.
+    Raises: Unauthorized, RateLimited, Forbidden.
     """
     if CALLER in request:
         return
-    caller = await services.auth.caller(request, websocket=route is not None and route.is_websocket)
+    try:
+        caller = await services.auth.caller(request, websocket=route is not None and route.is_websocket)
+    except Unauthorized:
+        services.rates.spend_as_stranger(request)
+        raise
     request[CALLER] = caller
+    if route is None or not route.counts_itself:
+        services.rates.spend(request, caller)
     if "Origin" in request.headers:
         check_origin(request, services.config.allowed_origins)
     if route is not None:

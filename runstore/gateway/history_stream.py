@@ -38,21 +38,22 @@ class _Reset(msgspec.Struct, frozen=True, kw_only=True):
 async def stream_events(request: web.Request, services: Services, run_id: RunId) -> web.StreamResponse:
     """Answer with the events of a run as they come.
 
-    Raises: InvalidRequest, StoreUnavailable; once the stream is open it is cut instead.
+    Raises: InvalidRequest, RateLimited, StoreUnavailable; once the stream is open it is cut instead.
     """
     stream = EventStream(request)
     teller = _Teller(stream, services, run_id, last_event_id(request))
     tail = services.tail
     tail.hub.join(teller, run_ids=(run_id,))
     try:
-        first = await teller.tell_history()
-        await stream.open({CURSOR: encode_cursor(tail.cursor_for(run_id))})
-        await stream.write(first or LISTENING)
-        while not teller.is_over and not stream.is_ended:
-            await stream.pause()
-            await stream.write(await teller.tell_news())
-        if teller.is_over:
-            await stream.write(NEVER_AGAIN)
+        with services.holds.hold(principal_of(request)):
+            first = await teller.tell_history()
+            await stream.open({CURSOR: encode_cursor(tail.cursor_for(run_id))})
+            await stream.write(first or LISTENING)
+            while not teller.is_over and not stream.is_ended:
+                await stream.pause()
+                await stream.write(await teller.tell_news())
+            if teller.is_over:
+                await stream.write(NEVER_AGAIN)
     except StoreUnavailable:
         if not stream.is_open:
             raise

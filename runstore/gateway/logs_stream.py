@@ -51,19 +51,20 @@ class _Place(NamedTuple):
 async def stream_logs(request: web.Request, services: Services, run_id: RunId) -> web.StreamResponse:
     """Answer with the logs of a run as they come, until it has ended.
 
-    Raises: InvalidRequest, StoreUnavailable; once the stream is open it is cut instead.
+    Raises: InvalidRequest, RateLimited, StoreUnavailable; once the stream is open it is cut instead.
     """
     place = _read_place(last_event_id(request))
     stream = EventStream(request)
     end = _End(stream, services, run_id)
     services.tail.hub.join(end, run_ids=(run_id,))
     try:
-        await end.look()
-        await stream.open({CURSOR: encode_cursor(services.tail.cursor_for(run_id))})
-        async for packed in _tell(stream, services, end, place):
-            await stream.write(packed)
-            if stream.is_ended:
-                break
+        with services.holds.hold(principal_of(request)):
+            await end.look()
+            await stream.open({CURSOR: encode_cursor(services.tail.cursor_for(run_id))})
+            async for packed in _tell(stream, services, end, place):
+                await stream.write(packed)
+                if stream.is_ended:
+                    break
     except StoreUnavailable:
         if not stream.is_open:
             raise

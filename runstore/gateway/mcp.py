@@ -14,12 +14,13 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from runstore.core.event import MAX_JSON_DEPTH
+from runstore.core.errors import RateLimited
 from runstore.gateway.answers import JSON
 from runstore.gateway.body import read_body
 from runstore.gateway.context import CALLER, SERVICES, services_of
 from runstore.gateway.headers import read_trace
 from runstore.gateway.mcp_port import GatewayPort
+from runstore.gateway.mcp_refusal import refuse
 from runstore.gateway.problems import HttpProblem
 from runstore.gateway.sse import EVENT_STREAM
 from runstore.wire.event import check_depth
@@ -101,12 +102,16 @@ async def post_mcp(request: web.Request) -> web.StreamResponse:
     """Answer one message of an agent."""
     services = services_of(request)
     body = await read_body(request, services, services.config.max_run_body_bytes)
-    check_depth(body, "the message", MAX_JSON_DEPTH + _AROUND_ARGUMENTS)
+    check_depth(body, "the message", services.config.max_json_depth + _AROUND_ARGUMENTS)
     try:
-        msgspec.json.decode(body)
+        message = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # the SDK would take NaN and half of a surrogate pair
         return _parse_error(f"the message cannot be read: {explain(error, body)}")
+    try:
+        services.rates.spend(request, request[CALLER])
+    except RateLimited as error:
+        return refuse(message, error)
     exchange = await request.app[MCP].get()
     port = GatewayPort(services, request[CALLER], read_trace(request))
     answer = _Answer(request, body)

@@ -1,6 +1,7 @@
 """The port of the tools over a gateway's own services: what HTTP does, for one caller."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from multidict import MultiDict
 
@@ -31,7 +32,8 @@ class GatewayPort:
     async def get_run(self, run_id: str, *, wait_s: float, note: Note) -> bytes:
         """Look a run up, held until it has ended or `wait_s` is over."""
         self._need(Scope.READ)
-        return await self._answer(run_id, wait_s, note)
+        with self._services.holds.hold(self._principal) if wait_s else nullcontext():
+            return await self._answer(run_id, wait_s, note)
 
     async def get_output(self, run_id: str, name: str | None, most_bytes: int) -> Payload:
         """Read one output of a run, or all that it left."""
@@ -57,8 +59,10 @@ class GatewayPort:
         self._need(Scope.WRITE)
         services = self._services
         submission = check(asked, services.config.max_inputs_bytes, traceparent or self._traceparent)
-        run_id = await services.commit(submit(services, self._principal, submission, asked.idempotency_key))
-        return await self._answer(run_id, wait_s, note)
+        # whoever may not wait is told before anything is run
+        with services.holds.hold(self._principal) if wait_s else nullcontext():
+            run_id = await services.commit(submit(services, self._principal, submission, asked.idempotency_key))
+            return await self._answer(run_id, wait_s, note)
 
     async def cancel(self, run_id: str) -> bytes:
         """Ask for a run to be cancelled, and answer as it stands."""

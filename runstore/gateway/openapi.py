@@ -19,7 +19,7 @@ _GENERAL: Final = (
     *("bad_request", "invalid_request", "head_too_large", "expectation_failed", "unsupported_media_type"),
     "internal_error",
 )
-_BEHIND_A_TOKEN: Final = ("unauthorized", "forbidden", "store_unavailable")
+_BEHIND_A_TOKEN: Final = ("unauthorized", "forbidden", "rate_limited", "store_unavailable")
 _REST: Final = r"[\s\S]*"
 _NO_BODY: Final = frozenset({"GET", "HEAD", "DELETE"})
 _HEADERS: Final = {
@@ -30,7 +30,15 @@ _HEADERS: Final = {
     "Content-Range": "Which bytes of how many.",
     "Accept-Ranges": "bytes",
     "Retry-After": "Seconds after which to try again.",
+    "RateLimit-Policy": "How many requests may be made, and in how many seconds (an IETF draft's field).",
+    "RateLimit": "How many of them are left, and the seconds until all are again (an IETF draft's field).",
     "WWW-Authenticate": "How to authenticate.",
+}
+
+_PROBLEM_HEADERS: Final = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    503: ("Retry-After",),
 }
 
 
@@ -119,9 +127,8 @@ def _responses(route: Route) -> dict[str, Any]:
             "description": f"{HTTPStatus(status).phrase}: {', '.join(names)}",
             "content": {CONTENT_TYPE: {"schema": _schema(Problem)}},
         }
-        extra = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status)
-        if extra is not None:
-            problem["headers"] = _headers((extra,))
+        if status in _PROBLEM_HEADERS:
+            problem["headers"] = _headers(_PROBLEM_HEADERS[status])
         told[str(status)] = problem
     return told
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Final, NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from runstore.core.errors import AmbiguousRunId, RunstoreError
+from runstore.core.errors import AmbiguousRunId, RateLimited, RunstoreError
 from runstore.wire.views import encode
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -101,6 +102,21 @@ def respond(told: Problem, headers: Mapping[str, str] | None = None, *, close: b
     return response
 
 
+def write(told: Problem, headers: Mapping[str, str] | None = None) -> bytes:
+    """Write a problem as the whole last answer of a connection, for what comes before there is a request."""
+    body = encode(told)
+    fields = {
+        "Connection": "close",
+        "Content-Type": CONTENT_TYPE,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        **(headers or {}),
+    }
+    lines = [f"HTTP/1.1 {told.status} {HTTPStatus(told.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 def respond_to(error: RunstoreError) -> web.Response:
     """Answer an error of the tree."""
     if isinstance(error, HttpProblem):
@@ -109,7 +125,8 @@ def respond_to(error: RunstoreError) -> web.Response:
     candidates = error.candidates if isinstance(error, AmbiguousRunId) else None
     headers: dict[str, str] = {}
     if error.retryable:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+        after_s = error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S
+        headers["Retry-After"] = str(max(RETRY_AFTER_S, ceil(after_s)))
     if code == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="runstore"'
     return respond(problem(code, error.detail, candidates=candidates), headers)

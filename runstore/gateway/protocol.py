@@ -1,11 +1,13 @@
-"""What aiohttp's server leaves to us: timers for what stalls, a bound on connections, and problems for what is no HTTP.
+"""What aiohttp's server leaves to us: timers for what stalls, bounds on connections, and problems for what is no HTTP.
 
 Three timers a connection: the head of a request must arrive in time (408), a peer must read what was sent to it (its
-connection is cut), and aiohttp's own closes what stays idle.
+connection is cut), and aiohttp's own closes what stays idle. One who is turned away gets an answer and a moment to read
+it, so that it is not lost with the connection; a crowd is cut off.
 """
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -14,10 +16,14 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
+from runstore.gateway.addresses import network_of
 from runstore.gateway.config import GatewayConfig
-from runstore.gateway.problems import CONTENT_TYPE, problem, respond
-from runstore.wire.views import encode
+from runstore.gateway.problems import RETRY_AFTER_S, problem, respond, write
 
+_TURNED_AWAY_AT_ONCE: Final = 256
+_GOODBYE_S: Final = 1.0
+_WARN_EVERY_S: Final = 1.0
+_END_OF_HEAD: Final = b"\r\n\r\n"
 _TOO_MANY_HEADERS: Final = "Too many headers received"
 """What aiohttp says of them; it has no error of its own for this."""
 _log = logging.getLogger("runstore.gateway")
@@ -53,7 +59,10 @@ class GuardedConnection(web.RequestHandler):
         super().__init__(manager, **options)
         self._guard = manager
         self._config = config
-        self._address: str | None = None
+        self.address = ""
+        self._is_counted = False
+        self._is_turned_away = False
+        self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -61,31 +70,48 @@ class GuardedConnection(web.RequestHandler):
         """Take the connection, unless its address has too many."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
-        if not self._guard.admit(self._address):
-            _log.warning("too_many_connections", extra={"peer": self._address})
-            self._abort()
+        self.address = network_of(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._is_counted = True
+        if not self._guard.admit(self.address):
+            self._guard.warn_of_too_many(self.address)
+            most = self._config.connections_per_address
+            told = problem("rate_limited", f"the limit is {most} connections from one address: close some")
+            self._turn_away(write(told, {"Retry-After": str(RETRY_AFTER_S)}))
             return
         self._start_head_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the connection."""
-        if self._address is not None:
-            self._guard.release(self._address)
-            self._address = None
+        if self._is_counted:
+            self._is_counted = False
+            self._guard.release(self.address)
+        if self._is_turned_away:
+            self._guard.turned_away -= 1
         for timer in (self._head_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; a head that they begin and do not end must end in time."""
+        """Take bytes; a head that they begin and do not end must end in time, and before it is too large."""
+        if self._is_turned_away:
+            return
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            room = self._config.max_head_bytes - self._head_bytes
+            if len(data) > room and data.find(_END_OF_HEAD, 0, room) < 0:
+                most = self._config.max_head_bytes
+                self._turn_away(write(problem("head_too_large", f"the head is over the limit of {most} bytes")))
+                return
         super().data_received(data)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
+            self._head_bytes += len(data)
             if self._head_timer is None and data:
                 self._start_head_timer()
-        elif self._head_timer is not None:
+            return
+        self._head_bytes = 0
+        if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
@@ -132,12 +158,22 @@ class GuardedConnection(web.RequestHandler):
         transport = self.transport
         if transport is None or self._waiter is None or self._waiter.done():
             return
-        body = encode(problem("request_timeout", "the head of the request did not arrive in time"))
-        transport.write(
-            b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s"
-            % (CONTENT_TYPE.encode(), len(body), body)
-        )
+        transport.write(write(problem("request_timeout", "the head of the request did not arrive in time")))
         self.force_close()
+
+    def _turn_away(self, answer: bytes) -> None:
+        """Answer before there is a request, and close once that was read."""
+        transport = self.transport
+        if transport is None or self._guard.turned_away >= _TURNED_AWAY_AT_ONCE:
+            self._abort()
+            return
+        self._is_turned_away = True
+        self._guard.turned_away += 1
+        transport.write(answer)
+        if transport.can_write_eof():
+            transport.write_eof()
+        # to close at once would take back the answer where the peer is still sending
+        self._loop.call_later(_GOODBYE_S, self._abort)
 
     def _abort(self) -> None:
         if self.transport is not None:
@@ -157,7 +193,9 @@ class GuardedServer(web.Server):
     ) -> None:
         super().__init__(handler, request_factory=request_factory, handler_cancellation=True)
         self._config = config
+        self.turned_away = 0
         self._open: Counter[str] = Counter()
+        self._warned_at_s = float("-inf")
         self._options: dict[str, Any] = {
             "loop": asyncio.get_running_loop(),
             "keepalive_timeout": config.keepalive_s,
@@ -178,6 +216,13 @@ class GuardedServer(web.Server):
         """Count a connection; false where its address has too many."""
         self._open[address] += 1
         return not 0 < self._config.connections_per_address < self._open[address]
+
+    def warn_of_too_many(self, address: str) -> None:
+        """Log that an address has too many connections, now and then."""
+        now_s = time.monotonic()
+        if now_s - self._warned_at_s >= _WARN_EVERY_S:
+            self._warned_at_s = now_s
+            _log.warning("too_many_connections", extra={"peer": address})
 
     def release(self, address: str) -> None:
         """Count a connection no longer."""

@@ -35,7 +35,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One method at one address. `scope` None: any valid token will do; `is_open`: none is needed.
 
-    `for_run_token`: a run token will do, for its own run.
+    `for_run_token`: a run token will do, for its own run. `counts_itself`: its handler counts requests, since it has
+    other words for too many.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     is_open: bool = False
     is_websocket: bool = False
     for_run_token: bool = False
+    counts_itself: bool = False
 
     @cached_property
     def media(self) -> tuple[str, ...]:

@@ -263,6 +263,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=post_mcp,
         summary="Give an agent its tools: the Model Context Protocol, streamable HTTP without sessions.",
         body=McpMessage,
+        counts_itself=True,
         replies=(
             Reply(status=200, description="A message, or a stream of them.", stream="text/event-stream"),
             Reply(status=202, description="A notification was taken.", media=None),

@@ -41,7 +41,7 @@ async def post_run_token(request: web.Request) -> web.StreamResponse:
     """
     services, caller = services_of(request), request[CALLER]
     told = await read_body(request, services, _BODY_BYTES)
-    body = read_fields(told, _DECODER) if told.strip() else RunTokenBody()
+    body = read_fields(told, _DECODER, max_depth=services.config.max_json_depth) if told.strip() else RunTokenBody()
     run_id = await services.resolver.resolve(caller.principal, request.match_info["run_id"])
     token, expires_at_s = await services.run_tokens.make(caller, run_id, body.expires_s)
     made = MadeRunToken(token=token, run_id=run_id, expires_at=to_iso(expires_at_s * 1_000_000))

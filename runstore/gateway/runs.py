@@ -44,7 +44,8 @@ async def get_run(request: web.Request) -> web.StreamResponse:
     answer, cursor = await load_answer(services, caller.principal, text)
     if wait_s is not None and not answer.record.run.is_terminal:
         run_id = answer.record.run.run_id
-        await wait_for_end(services, caller, run_id, wait_s)
+        with services.holds.hold(caller.principal):
+            await wait_for_end(services, caller, run_id, wait_s)
         answer, cursor = await load_answer(services, caller.principal, run_id)
     if matches(request, answer.etag):
         response = web.Response(status=304, headers={"ETag": answer.etag, CURSOR: cursor, "Cache-Control": CACHE})

@@ -10,13 +10,14 @@ from typing import Final
 
 from aiohttp import WSCloseCode, web
 
+from runstore.gateway.allowance import Allowance
 from runstore.gateway.context import CALLER, services_of
 from runstore.gateway.problems import HttpProblem
 from runstore.gateway.socket_connection import Connection, Subscribed
 from runstore.gateway.socket_project import ProjectSubscription
 from runstore.gateway.socket_runs import Reach, RunsSubscription
 from runstore.gateway.socket_streams import STREAMS
-from runstore.wire.messages import BEARER_SUBPROTOCOL, MAX_MESSAGE_BYTES, SUBPROTOCOL, Subscribe
+from runstore.wire.messages import BEARER_SUBPROTOCOL, SUBPROTOCOL, Subscribe
 
 UNAUTHORIZED: Final = 4401
 """The close code that says: the token expired or was revoked. Get another, then connect again."""
@@ -39,7 +40,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
         heartbeat=streams.config.heartbeat_s,
         protocols=(protocol,) if protocol else (),
         compress=False,
-        max_msg_size=2 * MAX_MESSAGE_BYTES,
+        max_msg_size=2 * streams.config.max_message_bytes,
         writer_limit=_WRITER_LIMIT_BYTES,
     )
     if protocol is not None:
@@ -48,10 +49,17 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
         raise HttpProblem(
             "upgrade_required", "this address speaks websocket, version 13", headers={"Upgrade": "websocket"}
         )
-    await ws.prepare(request)
-    if protocol != SUBPROTOCOL:
-        await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
-        return ws
+    with services.holds.hold(caller.principal):
+        await ws.prepare(request)
+        if protocol == SUBPROTOCOL:
+            await _serve(request, ws)
+        else:
+            await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
+    return ws
+
+
+async def _serve(request: web.Request, ws: web.WebSocketResponse) -> None:
+    services, streams, caller = services_of(request), request.app[STREAMS], request[CALLER]
     reach = Reach(tail=services.tail, lookup=services.lookup, resolver=services.resolver, principal=caller.principal)
 
     def make(connection: Connection, message: Subscribe) -> Subscribed:
@@ -59,14 +67,14 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
             return ProjectSubscription(connection, reach, message)
         return RunsSubscription(connection, reach, message)
 
-    connection = Connection(ws, lambda: request.transport, streams.config, make)
+    allowance = Allowance(services, caller.principal)
+    connection = Connection(ws, lambda: request.transport, streams.config, make, allowance)
     stream = _Socket(connection)
     streams.add(stream, caller)
     try:
         await connection.serve()
     finally:
         streams.remove(stream)
-    return ws
 
 
 def _subprotocol(request: web.Request) -> str | None:

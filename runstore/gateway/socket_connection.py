@@ -16,12 +16,19 @@ from typing import Final, Protocol, TypeVar
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from runstore.core.errors import AmbiguousRunId, InvalidRequest, PayloadTooLarge, RunstoreError, StoreUnavailable
+from runstore.core.errors import (
+    AmbiguousRunId,
+    InvalidRequest,
+    PayloadTooLarge,
+    RateLimited,
+    RunstoreError,
+    StoreUnavailable,
+)
+from runstore.gateway.allowance import Allowance
+from runstore.gateway.config import GatewayConfig
 from runstore.gateway.outbox import Key, Message, Outbox
-from runstore.gateway.socket_config import PushConfig
 from runstore.wire.messages import (
-    MAX_MESSAGE_BYTES,
-    MAX_SUBSCRIPTIONS,
+    ClientMessage,
     ErrorMessage,
     ServerMessage,
     Subscribe,
@@ -33,6 +40,10 @@ from runstore.wire.messages import (
 _T = TypeVar("_T")
 _LOG = logging.getLogger("runstore.gateway.socket")
 Job = Callable[[], Awaitable[None]]
+_MOST_PAUSE_S: Final = 1.0
+_MOST_JOBS_A_SUBSCRIPTION: Final = 2
+"""Jobs that may wait for each subscription that there may be: those of one that ended are still to be passed over."""
+
 TRY_AGAIN_LATER = WSCloseCode.TRY_AGAIN_LATER
 _UNSENT_BYTES: Final = 16 * 1024
 """What a peer may leave unread before its messages go by way of the outbox, which is bounded and waits."""
@@ -42,6 +53,11 @@ _AT_ONCE_BYTES: Final = 64 * 1024
 
 class Subscribed(Protocol):
     """A subscription as its connection knows it."""
+
+    @property
+    def names(self) -> int:
+        """How many runs it names."""
+        ...
 
     async def begin(self) -> None:
         """Join, look and speak; raise what was wrong with it."""
@@ -57,9 +73,11 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_allowance",
         "_closer",
         "_config",
         "_jobs",
+        "_limits",
         "_make",
         "_outbox",
         "_subscriptions",
@@ -72,13 +90,16 @@ class Connection:
         self,
         ws: web.WebSocketResponse,
         transport: Callable[[], asyncio.Transport | None],
-        config: PushConfig,
+        config: GatewayConfig,
         make: Callable[["Connection", Subscribe], Subscribed],
+        allowance: Allowance,
     ) -> None:
         self._ws = ws
         self._transport = transport
         self._config = config
         self._make = make
+        self._allowance = allowance
+        self._limits = config.message_limits
         self._outbox = Outbox(config.outbox_bytes)
         self._jobs: deque[Job] = deque()
         self._subscriptions: dict[str, Subscribed] = {}
@@ -96,7 +117,7 @@ class Connection:
             while not self.is_closing:
                 message = await self._ws.receive()
                 if message.type is WSMsgType.TEXT:
-                    self._take(message.data)
+                    await self._take(message.data)
                 elif message.type is WSMsgType.BINARY:
                     self.close(WSCloseCode.UNSUPPORTED_DATA, "messages are JSON in text frames")
                 else:
@@ -149,6 +170,7 @@ class Connection:
         subscription.leave()
         if self._subscriptions.get(subscription_id) is subscription:
             del self._subscriptions[subscription_id]
+            self._allowance.unsubscribe(subscription.names)
 
     def close(self, code: int, reason: str) -> None:
         """Close the websocket; what waits is dropped, and nothing is sent after the close frame."""
@@ -179,18 +201,39 @@ class Connection:
             await asyncio.sleep(pause_s)
             pause_s = min(2.0, pause_s * 2)
 
-    def _take(self, text: str) -> None:
+    async def _take(self, text: str) -> None:
         try:
-            message = decode_message(text)
+            message = self._read(text)
+        except RateLimited as error:
+            self._refuse(text, error)
+            # who asks on regardless is not read any faster than it may ask
+            await asyncio.sleep(min(error.retry_after_s, _MOST_PAUSE_S))
+            return
+        except RunstoreError as error:
+            self._refuse(text, error)
+            if isinstance(error, PayloadTooLarge):
+                limit = f"a message has at most {self._limits.message_bytes} bytes"
+                self.do(partial(self._close_now, WSCloseCode.MESSAGE_TOO_BIG, limit))
+            return
+        try:
             if isinstance(message, Subscribe):
                 self._subscribe(message)
             else:
                 self._unsubscribe(message.id)
         except RunstoreError as error:
-            self.tell(ErrorMessage(id=named_id(text), code=error.code, detail=error.detail))
-            if isinstance(error, PayloadTooLarge):
-                limit = f"a message has at most {MAX_MESSAGE_BYTES} bytes"
-                self.do(partial(self._close_now, WSCloseCode.MESSAGE_TOO_BIG, limit))
+            self._refuse(text, error)
+
+    def _refuse(self, text: str, error: RunstoreError) -> None:
+        self.tell(ErrorMessage(id=named_id(text), code=error.code, detail=error.detail))
+
+    def _read(self, text: str) -> ClientMessage:
+        try:
+            message = decode_message(text, self._limits)
+        except RunstoreError:
+            self._allowance.spend()
+            raise
+        self._allowance.spend(len(message.run_ids or ()) if isinstance(message, Subscribe) else 0)
+        return message
 
     async def _close_now(self, code: int, reason: str) -> None:
         self.close(code, reason)
@@ -198,9 +241,12 @@ class Connection:
     def _subscribe(self, message: Subscribe) -> None:
         if message.id in self._subscriptions:
             raise InvalidRequest(f"there is a subscription {message.id!r} already: unsubscribe it, or take another id")
-        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise InvalidRequest(f"the limit is {MAX_SUBSCRIPTIONS} subscriptions on a connection")
+        if len(self._subscriptions) >= self._config.max_subscriptions:
+            raise InvalidRequest(f"the limit is {self._config.max_subscriptions} subscriptions on a connection")
+        if len(self._jobs) >= _MOST_JOBS_A_SUBSCRIPTION * self._config.max_subscriptions:
+            raise RateLimited("too many subscriptions of this connection have not begun yet: read what was sent first")
         subscription = self._make(self, message)
+        self._allowance.subscribe(subscription.names)
         self._subscriptions[message.id] = subscription
         self.do(lambda: self._begin(message.id, subscription))
 
@@ -269,6 +315,7 @@ class Connection:
     def _leave_all(self) -> None:
         for subscription in self._subscriptions.values():
             subscription.leave()
+            self._allowance.unsubscribe(subscription.names)
         self._subscriptions.clear()
         self._jobs.clear()
 

@@ -46,6 +46,11 @@ class ProjectSubscription:
         if message.cursor is not None:
             decode_cursor(message.cursor)
 
+    @property
+    def names(self) -> int:
+        """Return 0: it names a project."""
+        return 0
+
     async def begin(self) -> None:
         """Say from where on the project is heard, replay and join.
 

@@ -80,6 +80,11 @@ class RunsSubscription:
         self._is_over = False
         self._rollback: Rollback | None = None
 
+    @property
+    def names(self) -> int:
+        """How many runs it names."""
+        return len(self._message.run_ids or ())
+
     async def begin(self) -> None:
         """Resolve the ids, join the feed, look the runs up and speak.
 

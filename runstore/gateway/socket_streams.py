@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Caller, Services
-from runstore.gateway.socket_config import PushConfig
 
 _AT_ONCE: Final = 50
 _SHARE: Final = 0.5
@@ -35,7 +35,7 @@ class Stream(Protocol):
 class Streams:
     """All open streams of a gateway, each with who opened it."""
 
-    def __init__(self, services: Services, config: PushConfig) -> None:
+    def __init__(self, services: Services, config: GatewayConfig) -> None:
         self.config = config
         self._services = services
         self._open: dict[Stream, Caller] = {}
@@ -93,12 +93,12 @@ STREAMS: Final = web.AppKey("streams", Streams)
 """The open streams of an app."""
 
 
-def install_streams(app: web.Application, config: PushConfig | None = None) -> None:
+def install_streams(app: web.Application) -> None:
     """Give an app its streams.
 
     Needs: `SERVICES` in the app; called before it starts.
     """
-    app[STREAMS] = Streams(app[SERVICES], config or PushConfig())
+    app[STREAMS] = Streams(app[SERVICES], app[SERVICES].config)
     app.cleanup_ctx.append(_watched)
 
 

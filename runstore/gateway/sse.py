@@ -72,7 +72,7 @@ class EventStream:
 
     async def pause(self, limit_s: float | None = None) -> None:
         """Wait for news, for at most `limit_s`, and keep the connection alive meanwhile."""
-        keepalive_s = self._streams.config.keepalive_s
+        keepalive_s = self._streams.config.stream_keepalive_s
         try:
             async with asyncio.timeout(keepalive_s if limit_s is None else min(limit_s, keepalive_s)):
                 await self.news.wait()

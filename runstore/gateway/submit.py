@@ -1,6 +1,7 @@
 """Ask for a run: check what was asked, make it one run however often it is asked, and answer once it can be found."""
 
 import re
+from contextlib import nullcontext
 from hashlib import sha256
 from typing import Final
 from uuid import uuid4
@@ -15,7 +16,7 @@ from runstore.core.errors import (
     PayloadTooLarge,
     StoreUnavailable,
 )
-from runstore.core.event import Event, RunRequest
+from runstore.core.event import MAX_JSON_DEPTH, Event, RunRequest
 from runstore.core.ids import RunId, check_project_name, derive_run_id, parse_run_id
 from runstore.core.principal import Principal
 from runstore.core.status import Status
@@ -51,15 +52,18 @@ _NO_BRANCH: Final = re.compile(r"^[-/.]|\.\.|//|/\.|@\{|[\x00-\x20\x7f~^:?*\[\\]
 async def post_run(request: web.Request) -> web.StreamResponse:
     """Answer with the run that was asked for."""
     services, caller = services_of(request), request[CALLER]
-    wait_s = read_wait(request, services.config.max_wait_s)
+    config = services.config
+    wait_s = read_wait(request, config.max_wait_s)
     key = read_idempotency_key(request)
-    body = decode_body(await read_body(request, services, services.config.max_run_body_bytes))
-    submission = check(body, services.config.max_inputs_bytes, read_trace(request))
-    run_id = await services.commit(submit(services, caller.principal, submission, key))
+    body = decode_body(await read_body(request, services, config.max_run_body_bytes), config.max_json_depth)
+    submission = check(body, config.max_inputs_bytes, read_trace(request))
     status = 202
-    if body.mode == "sync":
-        wait_s = wait_s or services.config.max_wait_s
-        await wait_for_end(services, caller, run_id, wait_s)
+    # whoever may not wait is told before anything is run
+    with services.holds.hold(caller.principal) if body.mode == "sync" else nullcontext():
+        run_id = await services.commit(submit(services, caller.principal, submission, key))
+        if body.mode == "sync":
+            wait_s = wait_s or config.max_wait_s
+            await wait_for_end(services, caller, run_id, wait_s)
     answer, cursor = await load_answer(services, caller.principal, run_id)
     if body.mode == "sync" and answer.record.run.is_terminal:
         status = 200
@@ -69,12 +73,12 @@ async def post_run(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def decode_body(text: bytes) -> RunBody:
+def decode_body(text: bytes, max_depth: int = MAX_JSON_DEPTH) -> RunBody:
     """Read a request to run.
 
     Raises: InvalidRequest, naming the nearest field where one is not known.
     """
-    return read_fields(text, _BODY)
+    return read_fields(text, _BODY, max_depth=max_depth)
 
 
 def check(body: RunBody, max_inputs_bytes: int, traceparent: str | None = None) -> Submission:

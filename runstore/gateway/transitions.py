@@ -72,8 +72,9 @@ async def post_transition(request: web.Request) -> web.StreamResponse:
     """Answer with the place of the event that was published."""
     services, principal = services_of(request), principal_of(request)
     run_id = parse_run_id(request.match_info["run_id"])
-    body = await read_body(request, services, services.config.max_event_body_bytes)
-    event, unknown_fields = decode_event(body, trusted=False, run_id=run_id)
+    config = services.config
+    body = await read_body(request, services, config.max_event_body_bytes)
+    event, unknown_fields = decode_event(body, trusted=False, run_id=run_id, limits=config.event_limits)
     if event.run_id != run_id:
         raise InvalidRequest("the run_id in the body is another than the one in the address: leave it out")
     if event.event_id is None:

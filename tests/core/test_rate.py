@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runstore.core.errors import RateLimited
 from runstore.core.rate import Buckets
 
 
@@ -107,3 +108,7 @@ def test_a_bucket_keeps_its_place_over_a_turn_of_generations() -> None:
 
     assert not taken(buckets, "a", 11.0, 10)
     assert taken(buckets, "a", 11.0, 2)
+
+
+def test_a_refusal_says_when_to_come_again_and_in_a_second_unless_told() -> None:
+    assert (RateLimited("no").retry_after_s, RateLimited("no", 7.5).retry_after_s) == (1.0, 7.5)

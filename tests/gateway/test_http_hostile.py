@@ -365,7 +365,8 @@ async def test_an_address_holds_no_more_connections_than_it_may(site: Site) -> N
         second[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = await asyncio.wait_for(second[0].readuntil(b"}"), 3)
 
-    assert (third, answer[:12]) == (b"", b"HTTP/1.1 200")
+    assert (third[:12], answer[:12]) == (b"HTTP/1.1 429", b"HTTP/1.1 200")
+    assert b"rate_limited" in third
 
 
 async def test_nothing_is_left_of_many_requests_in_one_go(site: Site) -> None:

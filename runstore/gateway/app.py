@@ -10,6 +10,7 @@ from aiohttp import web
 
 from runstore.feed import FeedTail, SafeRuns
 from runstore.gateway.body import Reserve, let_wait
+from runstore.gateway.browsers import guard_browsers
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.cors import let_read
@@ -235,6 +236,7 @@ async def _finish(request: web.Request, response: web.StreamResponse) -> None:
     headers = response.headers
     let_read(request, headers)
     tell_rate(request, headers)
+    guard_browsers(headers)
 
 
 def _version() -> str:

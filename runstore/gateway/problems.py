@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from runstore.core.errors import AmbiguousRunId, RateLimited, RunstoreError
+from runstore.gateway.browsers import HARMLESS
 from runstore.wire.views import encode
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -95,7 +96,8 @@ def respond(told: Problem, headers: Mapping[str, str] | None = None, *, close: b
         status=told.status,
         reason=HTTPStatus(told.status).phrase,
         content_type=CONTENT_TYPE,
-        headers={"Cache-Control": "no-store", **(headers or {})},
+        # what cannot be read as a request gets this answer as it is
+        headers={"Cache-Control": "no-store", **HARMLESS, **(headers or {})},
     )
     if close:
         response.force_close()
@@ -110,6 +112,7 @@ def write(told: Problem, headers: Mapping[str, str] | None = None) -> bytes:
         "Content-Type": CONTENT_TYPE,
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
+        **HARMLESS,
         **(headers or {}),
     }
     lines = [f"HTTP/1.1 {told.status} {HTTPStatus(told.status).phrase}"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from runstore.cli.screen import harmless
+from runstore.core.token import mask_tokens
 
 Level = Literal["debug", "info", "warning", "error"]
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -21,8 +22,10 @@ class Lines(logging.Formatter):
         """Write a record as one line; a traceback follows on lines of its own."""
         fields = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _PLAIN)
         at = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z")
-        line = harmless(f"{at} {record.levelname} {record.name} {record.getMessage()}{fields}")
-        return f"{line}\n{harmless(self.formatException(record.exc_info), lines=True)}" if record.exc_info else line
+        line = harmless(mask_tokens(f"{at} {record.levelname} {record.name} {record.getMessage()}{fields}"))
+        if not record.exc_info:
+            return line
+        return f"{line}\n{harmless(mask_tokens(self.formatException(record.exc_info)), lines=True)}"
 
 
 def to_stderr(level: Level = "warning") -> None:

@@ -172,4 +172,6 @@ def _base_of(url: str) -> yarl.URL:
         base, host = yarl.URL(), None
     if base.scheme not in {"http", "https"} or not host:
         raise InvalidRequest(f"{str(url)[:100]!r} is no gateway's address: give one such as http://127.0.0.1:8080")
+    if base.raw_user is not None or base.raw_password is not None:
+        raise InvalidRequest("leave user and password out of the address: a token is given apart, as RUNSTORE_TOKEN")
     return base.with_query(None).with_fragment(None)

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Middleware
 
 from runstore.core.errors import Forbidden, RunstoreError, Unauthorized
 from runstore.core.principal import Principal, Scope
+from runstore.gateway.access_log import masked_path
 from runstore.gateway.context import CALLER, SERVICES, Services
 from runstore.gateway.cors import answer_beforehand, asks_beforehand
 from runstore.gateway.media import check_json, negotiate
@@ -91,7 +92,7 @@ def guard(handle: Outermost) -> Outermost:
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:  # noqa: BLE001 - a bug, told as one
-            _log.exception("request_failed", extra={"method": request.method, "path": request.path[:200]})
+            _log.exception("request_failed", extra={"method": request.method, "path": masked_path(request.path)})
             return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
 
     return guarded

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
+from runstore.gateway.access_log import AccessLog
 from runstore.gateway.addresses import network_of
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.problems import RETRY_AFTER_S, problem, respond, write
@@ -27,29 +27,6 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _TOO_MANY_HEADERS: Final = "Too many headers received"
 """What aiohttp says of them; it has no error of its own for this."""
 _log = logging.getLogger("runstore.gateway")
-
-
-class AccessLog(AbstractAccessLogger):
-    """One line a request: never its query, which may hold what a caller should not have put there, nor its headers."""
-
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Log one request."""
-        self.logger.info(
-            "request",
-            extra={
-                "method": request.method,
-                "path": request.path[:200],
-                "status": response.status,
-                "bytes": response.body_length,
-                "ms": round(time * 1000, 2),
-                "peer": request.remote,
-            },
-        )
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anybody reads the log."""
-        return self.logger.isEnabledFor(logging.INFO)
 
 
 class GuardedConnection(web.RequestHandler):

@@ -1,6 +1,7 @@
 """The SDK's streamable HTTP, without sessions: every request stands for itself, so any gateway answers any of them."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from runstore.mcp.server import PORT, make_server
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+# it tells every answer that it sends, outputs and what a caller put where it does not belong included
+logging.getLogger("sse_starlette.sse").setLevel(logging.INFO)
 
 
 class Exchange:

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runstore.core.errors import InvalidRequest
-from runstore.core.token import COMBINATIONS, check_fixed_token, check_token_name, hash_token, is_token, make_token
+from runstore.core.token import (
+    COMBINATIONS,
+    check_fixed_token,
+    check_token_name,
+    hash_token,
+    is_token,
+    make_token,
+    mask_tokens,
+)
 
 
 @given(st.integers(0, COMBINATIONS - 1))
@@ -58,3 +66,14 @@ def test_a_token_has_a_name_that_can_be_shown(name: str) -> None:
 
 def test_a_plain_name_is_taken() -> None:
     assert check_token_name("ci/deploy@main") == "ci/deploy@main"
+
+
+def test_what_has_the_form_of_a_token_is_cut_to_its_beginning_and_nothing_else_is() -> None:
+    made = make_token(7)
+
+    assert mask_tokens(f"said {made}, and runstore.bearer.somebodys-own") == "said rst_…, and runstore.bearer.…"
+    assert mask_tokens("eyJhbGciOi.eyJzdWIi.c2ln rrt_0123456789") == "eyJ… rrt_…"
+    assert (
+        mask_tokens("a first_attempt_of_many, rst_, burst_of_something")
+        == "a first_attempt_of_many, rst_, burst_of_something"
+    )

@@ -33,7 +33,7 @@ async def read_final(url: str) -> Rest:
             final.feed[keys.partition] = [(entry.n, entry.nonce, entry.before) for entry in told]
             for name in _LEFT_ZSETS:
                 final.left[name] += await store.client.zcard(getattr(keys, name))
-            final.left["owners of partitions"] += await store.client.exists(keys.owner)
+            final.left["owners of partitions for ever"] += await store.client.ttl(keys.owner) == -1
         final.left["projectors said to be there"] = await store.client.zcard(PROJECTORS)
         outputs: dict[bytes, bool] = {}
         cursor = 0

@@ -19,6 +19,8 @@ READ_YOUR_WRITES: Final = "after its cursor an event is seen"
 LISTED: Final = "walks of lists are complete"
 HEARD: Final = "each subscriber hears every end"
 CURSOR_KEPT: Final = "no place is lost"
+OF_TIME: Final = (ONE_END, NO_STEP_BACK, READABLE, IN_ORDER, READ_YOUR_WRITES, LISTED, HEARD, CURSOR_KEPT)
+"""What a store that loses its newest second cannot promise: it is told (`reset`), and not broken."""
 
 _RANK: Final = {Status.PENDING: 0, Status.RUNNING: 1} | dict.fromkeys(TERMINAL, 2)
 
@@ -61,6 +63,7 @@ class Ears:
         self.subscriptions: dict[str, Listening] = {}
         self.told_end_at: dict[str, int] = {}
         self.projects: dict[str, str] = {}
+        self.cuts_at: list[int] = []
         self.acknowledged: dict[str, tuple[str, int]] = {}
         self._floors: dict[tuple[str, int], tuple[int, bool, str]] = {}
         self._walks: list[tuple[int, Line]] = []
@@ -80,6 +83,8 @@ class Ears:
                 self.report.counts["subscriptions"] += 1
             case "push":
                 self._push(line)
+            case "fault" if line.detail.startswith("power "):
+                self.cuts_at.append(line.at)
             case "watch-failed":
                 self.report.broken(HEARD, f"{line.who}: {line.detail}")
 

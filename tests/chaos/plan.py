@@ -31,8 +31,8 @@ OF_REDIS: Final = frozenset({Kind.POWER, Kind.CLOCK, Kind.OOM, Kind.SCRIPT_FLUSH
 OF_MACHINES: Final = frozenset({Kind.POWER, Kind.SPOOL_POWER, Kind.DISK_FULL, Kind.CLOCK})
 """What needs the shim."""
 
-INEXACT: Final = frozenset({Kind.CLOCK, Kind.POISON})
-"""What sets the log back or writes it anew: counts and times are then not those of one fold."""
+INEXACT: Final = frozenset({Kind.POISON})
+"""What has the log written anew: counts and times are then not those of one fold."""
 
 USUAL: Final = sorted(set(Kind) - INEXACT)
 """What goes wrong unless told."""

@@ -198,3 +198,16 @@ def test_a_store_with_one_thing_wrong_breaks_its_rule(rule: str, spoil: Any) -> 
 
 def test_a_run_that_never_ends_is_told() -> None:
     assert broken(Story(), store_of(event_of(ONE, "running", "e1"))) == {stored.ENDED}
+
+
+def test_what_a_power_cut_may_take_is_counted_and_only_that_is_excused() -> None:
+    story = Story().publishes(ONE, "success", "e1").says("chaos", "fault", detail="power redis 0.1")
+    story.hears("s", TWO, "success")
+    final = store_of()
+
+    report = check_lines(story.lines, final, loses=True)
+    assert report.violations == []
+    assert report.counts["acknowledged events lost"] == 1
+
+    story.lines[-2] = msgspec.structs.replace(story.lines[-2], at=10**11)
+    assert check_lines(story.lines, final, loses=True).rules_broken == {stored.ACKNOWLEDGED}

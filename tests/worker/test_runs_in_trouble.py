@@ -103,14 +103,20 @@ async def test_a_cancel_that_a_dead_worker_cannot_hear_is_not_forgotten(site: Si
     assert (run.status, run.error_message) == (Status.CANCELLED, "cancelled on request")
 
 
-async def test_a_worker_removes_what_a_killed_one_left_and_nothing_of_one_that_lives(site: Site) -> None:
-    project = site.project(WAITS)
+async def test_a_worker_removes_what_a_killed_one_left_and_nothing_of_one_that_lives(
+    site: Site, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    says = f"import os; open({str(begun)!r} + '/' + os.environ['RUNSTORE_RUN_ID'], 'x')"
+    project = site.project(f"{says}\n{WAITS}")
     living, killed = (
         await site.worker_process(project, concurrency=1),
         await site.worker_process(project, concurrency=1),
     )
     for run_id in [await site.ask(), await site.ask()]:
-        await site.running(run_id)
+        # a worker says `running` before it starts the command, and what it has just forked holds its lock until the exec
+        await happens((begun / run_id).exists, within_s=20)
     assert len(site.left_behind()) == 2
     killed.kill()
     await killed.wait()

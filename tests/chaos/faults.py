@@ -13,7 +13,7 @@ from tests.chaos.history import History
 from tests.chaos.plan import NETWORK, Fault
 from tests.chaos.site import Site
 
-_MOST_DELAY_US: Final = 200
+_LOAD_DELAY_US: Final = 300
 
 
 class Injector:
@@ -117,13 +117,13 @@ class Injector:
     async def _loading(self, fault: Fault) -> None:
         """Kill Redis, and let it take some seconds to load its data."""
         server = self._site.server
-        keys = max(1, int(await self._tell("DBSIZE") or 1))
         server.kill()
-        server.key_load_delay_us = min(_MOST_DELAY_US, int(fault.for_s * 1e6 / (8 * keys)))
+        server.key_load_delay_us = _LOAD_DELAY_US
         server.start()
-        await asyncio.to_thread(server.ready)
         server.key_load_delay_us = 0
-        await self._tell("CONFIG", "SET", "key-load-delay", "0")
+        await asyncio.sleep(fault.for_s)
+        while await self._tell("CONFIG", "SET", "key-load-delay", "0") is None and server.pid is not None:
+            await asyncio.sleep(0.05)
 
     async def _poison(self, fault: Fault) -> None:
         """Put an entry of the largest id, or of one to come, into a partition's log, and let doctor mend it."""

@@ -17,7 +17,7 @@ from runstore.engine.find import find_programs
 from tests.chaos.power import Power
 from tests.chaos.processes import die_with_parent
 
-READY_S: Final = 30.0
+READY_S: Final = 60.0
 
 
 def free_port() -> int:

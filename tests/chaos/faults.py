@@ -123,7 +123,7 @@ class Injector:
         server.key_load_delay_us = 0
         await asyncio.sleep(fault.for_s)
         while await self._tell("CONFIG", "SET", "key-load-delay", "0") is None and server.pid is not None:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # noqa: ASYNC110 - it listens now and then while it loads
 
     async def _poison(self, fault: Fault) -> None:
         """Put an entry of the largest id, or of one to come, into a partition's log, and let doctor mend it."""

@@ -115,7 +115,7 @@ async def test_a_worker_removes_what_a_killed_one_left_and_nothing_of_one_that_l
         await site.worker_process(project, concurrency=1),
     )
     for run_id in [await site.ask(), await site.ask()]:
-        # a worker says `running` before it starts the command, and what it has just forked holds its lock until the exec
+        # a worker says `running` before it starts the command, and what it has just forked holds its lock for a moment
         await happens((begun / run_id).exists, within_s=20)
     assert len(site.left_behind()) == 2
     killed.kill()

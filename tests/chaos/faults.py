@@ -3,14 +3,15 @@
 import asyncio
 import random
 import signal
-from contextlib import suppress
+from collections import defaultdict
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from typing import Any, Final
 
 import redis
 
 from tests.chaos.history import History
-from tests.chaos.plan import NETWORK, Fault
+from tests.chaos.plan import NETWORK, Fault, Kind
 from tests.chaos.site import Site
 
 _LOAD_DELAY_US: Final = 300
@@ -27,6 +28,7 @@ class Injector:
         self._history = history
         self._chance = random.Random(site.shape.seed)
         self._killed: set[str] = set()
+        self._one_at_a_time: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def play(self, plan: list[Fault]) -> None:
         """Inject every fault at its time, and return when all are healed."""
@@ -48,6 +50,14 @@ class Injector:
                     self._site.again(name)
 
     async def _befall(self, fault: Fault) -> None:
+        # what took longer than planned is waited for
+        befallen = self._site.publishers if fault.kind is Kind.SPOOL_POWER else [fault.role]
+        async with AsyncExitStack() as held:
+            for role in sorted(befallen):
+                await held.enter_async_context(self._one_at_a_time[role])
+            await self._inject(fault)
+
+    async def _inject(self, fault: Fault) -> None:
         word = f"{fault.kind} of {fault.role.partition('-')[0]}"
         self.done[word] = self.done.get(word, 0) + 1
         self._history.hear("chaos", "fault", detail=f"{fault.kind} {fault.role} {fault.for_s}")
@@ -122,8 +132,10 @@ class Injector:
         server.start()
         server.key_load_delay_us = 0
         await asyncio.sleep(fault.for_s)
-        while await self._tell("CONFIG", "SET", "key-load-delay", "0") is None and server.pid is not None:
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 - it listens now and then while it loads
+        while await self._tell("CONFIG", "SET", "key-load-delay", "0") is None:
+            if server.pid is None:
+                return
+            await asyncio.sleep(0.05)  # it listens now and then while it loads
 
     async def _poison(self, fault: Fault) -> None:
         """Put an entry of the largest id, or of one to come, into a partition's log, and let doctor mend it."""

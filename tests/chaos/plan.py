@@ -37,7 +37,13 @@ INEXACT: Final = frozenset({Kind.POISON})
 USUAL: Final = sorted(set(Kind) - INEXACT)
 """What goes wrong unless told."""
 
-_WEIGHTS: Final = dict.fromkeys(Kind, 6) | {Kind.KILL: 30, Kind.FREEZE: 14, Kind.POWER: 12, Kind.LOADING: 3}
+_WEIGHTS: Final = dict.fromkeys(Kind, 6) | {
+    Kind.KILL: 30,
+    Kind.FREEZE: 14,
+    Kind.POWER: 12,
+    Kind.LOADING: 3,
+    Kind.SPOOL_POWER: 3,
+}
 _LONGEST_S: Final = {Kind.FREEZE: 5.0, Kind.HALF_OPEN: 5.0, Kind.KILL: 1.5, Kind.POWER: 1.0, Kind.SCRIPT_FLUSH: 0.1}
 
 

@@ -1,6 +1,7 @@
 """The Redis of a chaos run: a process on a fixed port, to be killed, frozen and started again over its data."""
 
 import os
+import random
 import secrets
 import signal
 import socket
@@ -21,10 +22,13 @@ READY_S: Final = 60.0
 
 
 def free_port() -> int:
-    """Return a port that is free at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port that is free now, and that the system gives to no outgoing connection while its owner is away."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

@@ -13,7 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 QUIET: list[Fault] = []
 FROZEN = [
-    Fault(at_s=1.0 + 7 * place, kind=Kind.FREEZE, role=f"projector-{place}", for_s=4.0, amount=0.0) for place in (0, 1)
+    Fault(at_s=0.5 + 4.5 * place, kind=Kind.FREEZE, role=f"projector-{place}", for_s=3.5, amount=0.0)
+    for place in (0, 1)
 ]
 """Each projector sleeps until its partitions are another's, and wakes."""
 
@@ -27,7 +28,7 @@ async def ran(folder: Path, role: str, mutation: str, plan: list[Fault], seconds
         workers=0,
         subscribers=40,
         rate=300,
-        patience_s=6,
+        patience_s=5,
         mutations={role: mutation},
     )
     return await run_chaos(folder, shape, seconds=seconds, kinds=[], plan=plan)
@@ -37,11 +38,11 @@ async def ran(folder: Path, role: str, mutation: str, plan: list[Fault], seconds
     ("role", "mutation", "plan", "seconds", "rules"),
     [
         ("projector", "apply-twice", QUIET, 3, {stored.FOLD}),
-        ("projector", "push-before-commit", QUIET, 5, {heard.READABLE}),
-        ("gateway", "look-before-join", QUIET, 5, {heard.HEARD}),
-        ("gateway", "drop-on-a-full-outbox", QUIET, 5, {heard.HEARD}),
-        ("projector", "skip-the-cursor-check", FROZEN, 13, {stored.FOLD}),
-        ("projector", "trust-a-stale-lease", FROZEN, 13, {stored.FOLD}),
+        ("projector", "push-before-commit", QUIET, 3, {heard.READABLE}),
+        ("gateway", "look-before-join", QUIET, 4, {heard.HEARD}),
+        ("gateway", "drop-on-a-full-outbox", QUIET, 4, {heard.HEARD}),
+        ("projector", "skip-the-cursor-check", FROZEN, 9, {stored.FOLD}),
+        ("projector", "trust-a-stale-lease", FROZEN, 9, {stored.FOLD}),
     ],
 )
 async def test_a_defect_is_found(
@@ -53,7 +54,7 @@ async def test_a_defect_is_found(
     assert rules <= done.report.rules_broken
 
 
-@pytest.mark.parametrize(("mutation", "plan", "seconds"), [("sound", FROZEN, 13), ("small-outbox", QUIET, 5)])
+@pytest.mark.parametrize(("mutation", "plan", "seconds"), [("sound", FROZEN, 9), ("small-outbox", QUIET, 4)])
 async def test_nothing_is_found_where_there_is_no_defect(
     tmp_path: Path, mutation: str, plan: list[Fault], seconds: float
 ) -> None:

@@ -54,10 +54,13 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[store]`: where the store is, and what its acknowledgements mean."""
 
     redis_url: str | None = None
-    """The primary's address: `redis://`, `rediss://` or `unix://`. Unset: a `runstore dev` on this folder."""
+    """The primary's address (`redis://`, `rediss://`, `unix://`), that of Sentinels
+    (`redis+sentinel://host:port,host:port/service`) or of a cluster (`redis+cluster://host:port,host:port`).
+    Unset: a `runstore dev` on this folder."""
 
     durability: Literal["acknowledged", "fsynced", "replicated"] = "acknowledged"
-    """What a write waits for: Redis has it, its disk has it, or `min_replicas` replicas have it."""
+    """What a write waits for, and how safe a thing must be before anybody is told of it: Redis has it, its disk has it
+    (needs `appendfsync always`), or `min_replicas` replicas have it."""
 
     min_replicas: Annotated[int, Meta(ge=1, le=100)] = 1
     """How many replicas must have a write under `replicated`."""

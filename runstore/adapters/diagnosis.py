@@ -70,6 +70,7 @@ class StoreSeen(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int | None
     limit_bytes: int | None
     has_aof: bool | None
+    fsync: str | None = None
     write_failure: str
     now_ms: int
     own_ms: int
@@ -135,6 +136,7 @@ async def _look_at(client: StoreClient) -> StoreSeen:
         used_bytes=_number(info.get("used_memory")),
         limit_bytes=_number(info.get("maxmemory")),
         has_aof=None if "aof_enabled" not in info else info["aof_enabled"] == "1",
+        fsync=await _configured(client, "appendfsync"),
         write_failure=_write_failure(info),
         now_ms=now_ms,
         own_ms=own_ms,
@@ -214,6 +216,11 @@ async def _info(client: StoreClient) -> dict[str, str]:
     """Read what the server says of itself; little where it says little."""
     answer = await _ask(client, "INFO")
     return {str(name): str(value) for name, value in answer.items()} if isinstance(answer, dict) else {}
+
+
+async def _configured(client: StoreClient, name: str) -> str | None:
+    answer = await _ask(client, "CONFIG", "GET", name)
+    return answer[1].decode(errors="replace") if isinstance(answer, list) and len(answer) == 2 else None
 
 
 async def _now_ms(client: StoreClient) -> int:

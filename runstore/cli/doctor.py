@@ -56,7 +56,7 @@ def doctor(
             _show([judge_spools(left)], err())
         raise
     spools = list(waiting(folder))
-    findings = judge(seen, spools)
+    findings = judge(seen, spools, durability=store.durability)
     is_well = all(finding.is_well for finding in findings)
     if json:
         told = {"is_well": is_well, "findings": findings, "seen": seen, "spools": spools}

@@ -26,8 +26,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def judge(seen: StoreSeen, spools: Sequence[Waiting] = ()) -> list[Finding]:
+def judge(seen: StoreSeen, spools: Sequence[Waiting] = (), *, durability: str = "acknowledged") -> list[Finding]:
     """Say of each thing whether it is well, and what to do where it is not."""
+    if durability == "fsynced":
+        early = [each for each in (seen, *(other for _, other in seen.others)) if each.fsync not in {None, "always"}]
+        return [*judge(seen, spools), *([_ill("durability", _EARLY.format(early[0].fsync))] if early else [])]
     found = [*(rule(seen) for rule in _SERVER), _store(seen)]
     for address, other in seen.others:
         ill = [finding for rule in _SERVER if not (finding := rule(other)).is_well]
@@ -210,6 +213,10 @@ def _future(seen: StoreSeen) -> Finding:
     )
 
 
+_EARLY: Final = (
+    "durability is fsynced and appendfsync is {}, with which some servers answer before their disk has it "
+    "(redis/redis#13793; seen with Valkey 9.1): run CONFIG SET appendfsync always, and write it into the configuration"
+)
 _SERVER: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (*(_version, _role, _policy, _aof, _memory, _clock),)
 _STORE: Final[tuple[Callable[[StoreSeen], Finding], ...]] = (
     *(_partitions, _strays, _projectors, _lag, _unsafe, _dead_letters, _leases, _future),

@@ -22,7 +22,9 @@ Config = Annotated[
     Path | None, Parameter(help="The settings file [RUNSTORE_CONFIG]; else runstore.toml, if it is here.")
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
-RedisUrl = Annotated[str | None, Parameter(help="The store's primary, redis://… [RUNSTORE_REDIS_URL].")]
+RedisUrl = Annotated[
+    str | None, Parameter(help="The store: redis://…, redis+sentinel://… or redis+cluster://… [RUNSTORE_REDIS_URL].")
+]
 DataDir = Annotated[Path | None, Parameter(help="The data folder of a running dev; .runstore unless told.")]
 
 _RETRY_FOR_S: Final = 2.0

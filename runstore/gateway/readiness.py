@@ -54,7 +54,10 @@ class Readiness:
         sight = await self._store.feed.sight(place)
         mark = self._marks.get(place.partition)
         now = time.monotonic()
-        if mark is None or sight.last_entry >= mark[0]:
+        # where commits wait to be safe, what counts is what was told
+        waits = self._tail.floor(place.partition) is not None
+        reached = (place.folded or EntryId(0, 0)) if waits else sight.last_entry
+        if mark is None or reached >= mark[0]:
             self._marks[place.partition] = sight.log_end, now
             return False
         return now - mark[1] > self._lag_s

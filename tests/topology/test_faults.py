@@ -20,6 +20,7 @@ from runstore.publish import PublisherConfig
 from tests.feed.test_tail import Ear
 from tests.projector.builders import run_id_of
 from tests.topology.deployments import Clustered, Guarded, guarded
+from tests.topology.servers import programs
 from tests.waiting import happens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -115,14 +116,19 @@ async def within(work: Callable[..., Any], *args: Any) -> Any:
 
 
 @pytest.mark.parametrize("durability", ["acknowledged", "replicated"])
-async def test_runs_flow_while_their_slots_move(cluster: Clustered, durability: str) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["by-key", "at-once"])
+async def test_runs_flow_while_their_slots_move(
+    cluster: Clustered, program: Path, durability: str, at_once: bool
+) -> None:
+    if at_once and program != programs().get("wheel"):
+        pytest.skip("Redis 7 moves slots key by key only")
     async with traffic(cluster.url, durability) as flowing:
         await flowing.flows()
         for partition in range(4):
             slot = slot_of_key(f"runstore:{{{partition}}}:")
             source = await within(cluster.holder, slot)
             target = next(server for server in await within(cluster.primaries) if server is not source)
-            await within(cluster.move, slot, target)
+            await within(cluster.move_at_once if at_once else cluster.move, slot, target)
             await flowing.flows(10)
         await flowing.end()
 

@@ -8,7 +8,20 @@ from runstore.bench.figures import Found
 from runstore.bench.stage import Stage
 
 NAMES: Final = (
-    *("push", "sustained", "waits", "projector", "lookup", "fanout", "sockets", "memory", "growth", "cold", "publish"),
+    *(
+        "push",
+        "heard",
+        "sustained",
+        "waits",
+        "projector",
+        "lookup",
+        "fanout",
+        "sockets",
+        "memory",
+        "growth",
+        "cold",
+        "publish",
+    ),
 )
 
 

@@ -4,6 +4,7 @@
 body to all of them.
 """
 
+import asyncio
 import json
 import sys
 from typing import Any, Final
@@ -15,8 +16,8 @@ from redis.asyncio import Redis
 READY: Final = b'{"run":"' + b"x" * 489 + b'"}'
 
 
-async def _main(url: str) -> None:
-    redis: Any = Redis.from_url(url, protocol=2)
+def make_app(redis: Any) -> web.Application:
+    """Make the application."""
     sockets: list[web.WebSocketResponse] = []
 
     async def ready(_: web.Request) -> web.Response:
@@ -47,13 +48,15 @@ async def _main(url: str) -> None:
     app.router.add_get("/looked/{run_id}", looked)
     app.router.add_get("/ws", connect)
     app.router.add_post("/tell", tell)
-    runner = web.AppRunner(app, access_log=None)
+    return app
+
+
+async def _main(url: str) -> None:
+    runner = web.AppRunner(make_app(Redis.from_url(url, protocol=2)), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
     sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{runner.addresses[0][1]}"}) + "\n")
     sys.stdout.flush()
-    import asyncio
-
     await asyncio.Event().wait()
 
 

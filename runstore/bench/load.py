@@ -103,6 +103,7 @@ class Listener(asyncio.Protocol):
         self._counter, self._hello = counter, hello
         self._rest = b""
         self.is_open = asyncio.get_running_loop().create_future()
+        self.is_lost = asyncio.get_running_loop().create_future()
         self.transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -139,6 +140,10 @@ class Listener(asyncio.Protocol):
         self._rest = data[at:]
         if frames:
             self._counter.add(frames)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.is_lost.done():
+            self.is_lost.set_result(None)
 
     def send(self, text: bytes) -> None:
         """Send a text frame of up to 64 KiB."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, Unpack
@@ -149,19 +150,21 @@ class AsyncPublisher:
         """
         return await self._courier_here().adoption.deliver_all()
 
-    def hold(self, run: TrackedRun, attempt: int) -> None:
+    def hold(self, run: TrackedRun, attempt: int) -> "Future[None] | None":
         """Hold a tracked run by a lease from now on, and return at once; where that cannot be, it is logged.
 
-        Where the run is cancelled, it is told so when the lease is next renewed.
+        What is returned is done when the run is held, or cannot be for now. Where the run is cancelled, it is told so
+        when the lease is next renewed.
         """
         if self._closed:
-            return
+            return None
         if self._leases is None or self._leases.is_foreign:
             self._leases = self._make_leases()
         try:
-            self._leases.hold(run, attempt)
+            return self._leases.hold(run, attempt)
         except NoThread as error:
             _LOG.warning("run_not_held", extra={"run_id": run.run_id, "reason": str(error)})
+            return None
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
         """Hold a run no longer; with `drop` its lease ends now, else with the run."""

@@ -9,13 +9,17 @@ tell of an end from before, where an id is used twice.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
 from secrets import token_hex
 from typing import Final
+
+import msgspec
 
 from runstore.adapters.dispatch import Standing
 from runstore.adapters.holding import Holding, RedisHolding
@@ -44,6 +48,12 @@ class _Lease(Holding, kw_only=True):
 
     run: TrackedRun
     was_looked_at: bool = False
+    answered: "Future[None]" = msgspec.field(default_factory=Future)
+
+    def answer(self) -> None:
+        """Let those who wait for the lease go on."""
+        with contextlib.suppress(InvalidStateError):  # they went on already
+            self.answered.set_result(None)
 
 
 class Leases:
@@ -67,12 +77,15 @@ class Leases:
         """Whether these are another process's, from which this one was forked."""
         return self._background.is_foreign
 
-    def hold(self, run: TrackedRun, attempt: int) -> None:
-        """Hold a run from now on. Raises: NoThread."""
+    def hold(self, run: TrackedRun, attempt: int) -> "Future[None]":
+        """Hold a run from now on; what is returned is done when it is held, or cannot be for now. Raises: NoThread."""
         run_id = RunId(run.run_id)
         lease = _Lease(run_id=run_id, project_name=run.project_name, attempt=attempt, token=token_hex(16), run=run)
-        if not self._background.is_over:
+        if self._background.is_over:
+            lease.answer()
+        else:
             self._background.loop.call_soon_threadsafe(self._add, lease)
+        return lease.answered
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
         """Stop holding a run; with `drop` its lease ends now, else with the run. Returns when nothing is under way."""
@@ -92,6 +105,8 @@ class Leases:
     async def _let_go(self, run_id: RunId, *, drop: bool) -> None:
         lease = self._leases.pop(run_id, None)
         self._to_look_at.pop(run_id, None)
+        if lease is not None:
+            lease.answer()
         # while the store is away there is nothing to wait for: the end of the run waits in the spool as well
         waits = run_id in self._under_way and (drop or not self._trouble.count)
         if lease is None or not (waits or (drop and lease.is_taken)):
@@ -115,6 +130,8 @@ class Leases:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - whatever it was, the runs must be held
                 self._held.doubt()
+                for lease in self._leases.values():
+                    lease.answer()
                 self._trouble.tell(_LOG, "heartbeat_put_off", error)
                 await asyncio.sleep(min(SOON_S, every_s))
                 continue
@@ -146,6 +163,7 @@ class Leases:
                     self._note(lease, standing)
 
     def _note(self, lease: "_Lease", standing: Standing | StoreUnavailable) -> None:
+        lease.answer()
         if isinstance(standing, StoreUnavailable):
             _LOG.warning("run_not_held", extra={"run_id": lease.run_id, "reason": standing.detail[:200]})
             return

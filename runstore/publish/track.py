@@ -6,7 +6,9 @@ import functools
 import inspect
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
@@ -25,6 +27,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _LOG = logging.getLogger("runstore.publish")
 _PROGRESS_S: Final = 1.0
+_HELD_S: Final = 1.0
 _current: ContextVar[TrackedRun | None] = ContextVar("runstore_current_run", default=None)
 
 
@@ -40,8 +43,8 @@ class Sender(Protocol):
         """Send an event, and return when it is acknowledged."""
         ...
 
-    def hold(self, run: TrackedRun, attempt: int) -> None:
-        """Hold a run from now on, and tell it where it is cancelled."""
+    def hold(self, run: TrackedRun, attempt: int) -> "Future[None] | None":
+        """Hold a run from now on, and tell it where it is cancelled; done when it is held, or cannot be for now."""
         ...
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
@@ -90,11 +93,14 @@ class Story:
     async def begin(self) -> None:
         """Hold the run and publish `running`; a store that is away is logged.
 
+        Work that begins when this returns ends its run also where it kills its process at once: the run is held by
+        then, unless the store is away or slow.
+
         Raises: InvalidRequest, InvalidRunId.
         """
         self._loop = asyncio.get_running_loop()
         event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
-        self.hold()
+        held = self.hold()
         try:
             await self._send(event)
         except Exception:
@@ -102,10 +108,16 @@ class Story:
             raise
         if self._told is not None:
             self._offer(self._told)
+        if held is not None and not held.done():
+            held_here = asyncio.wrap_future(held)
+            try:
+                await asyncio.wait({held_here}, timeout=_HELD_S - (time.monotonic() - self.run.began))
+            finally:
+                held_here.cancel()
 
-    def hold(self) -> None:
+    def hold(self) -> "Future[None] | None":
         """Hold the run, or hold it again where it was let go of."""
-        self._sender.hold(self.run, self._options.attempt or 1)
+        return self._sender.hold(self.run, self._options.attempt or 1)
 
     async def pause(self, why: str) -> None:
         """Tell that an attempt is over and another will come; nobody holds the run until then."""

@@ -270,6 +270,26 @@ async def test_what_a_child_could_not_tell_is_told_by_its_parent_when_the_store_
     assert (await site.run("t")).status is Status.SUCCESS
 
 
+async def test_a_failure_whose_output_is_over_the_limit_keeps_its_traceback(site: Site) -> None:
+    def tell(reporter: Reporter) -> Any:
+        run = reporter.began("t")
+        assert run is not None
+        run.stdout = "x" * (65 * 1024 * 1024)
+        try:
+            raise ValueError("no data")
+        except ValueError as error:
+            return reporter.failed("t", error)
+
+    async def is_told() -> bool:  # to write so much may take longer than the store has time for `running`
+        return any(item.status is Status.FAILED for item in await site.history("t"))
+
+    await site.told(tell)
+    await happens(is_told)
+
+    stderr = (await site.output("t"))["stderr"]
+    assert "ValueError: no data\nrunstore: the output was left out: " in stderr
+
+
 async def test_an_end_is_told_whatever_lies_in_the_run(site: Site) -> None:
     class Mute:
         def __str__(self) -> str:

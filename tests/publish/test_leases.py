@@ -94,6 +94,42 @@ async def test_a_process_that_is_killed_ends_its_run(redis_url: str, watch: Watc
     assert run.error_message == "worker lost"
 
 
+DIES_AT_ONCE = """
+import asyncio, os, signal, sys, runstore
+config = runstore.PublisherConfig(lease_s=float(sys.argv[2]))
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+async def work():
+    publisher = runstore.AsyncPublisher(sys.argv[1], "forecasts", config=config)
+    async with publisher.track(run_id=sys.argv[3]):
+        die()
+if sys.argv[4] == "async":
+    asyncio.run(work())
+with runstore.Publisher(sys.argv[1], "forecasts", config=config).track(run_id=sys.argv[3]):
+    die()
+"""
+
+
+@pytest.mark.parametrize("kind", ["async", "blocking"])
+async def test_work_that_kills_its_process_with_its_first_line_ends_its_run(
+    redis_url: str, watch: Watch, kind: str
+) -> None:
+    run_id = str(uuid4())
+    argv = [sys.executable, "-c", DIES_AT_ONCE, redis_url, str(LEASE_MS / 1000), run_id, kind]
+
+    assert await (await asyncio.create_subprocess_exec(*argv)).wait() < 0
+
+    run = await watch.until(run_id, Status.FAILED)
+    assert run.error_message == "worker lost"
+
+
+async def test_work_that_begins_is_held_already(redis_url: str, watch: Watch) -> None:
+    async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher:
+        for _ in range(20):
+            async with publisher.track():
+                assert await watch.is_held()
+
+
 async def test_work_that_keeps_its_loop_busy_loses_no_run(redis_url: str, watch: Watch) -> None:
     run_id = str(uuid4())
 

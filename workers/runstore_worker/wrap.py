@@ -52,7 +52,7 @@ class Wrapper:
         *,
         cancel: asyncio.Event,
         on_stop: Callable[[], Awaitable[None]],
-        on_continue: Callable[[], None],
+        on_continue: Callable[[], object],
     ) -> None:
         self._command = command
         self._cancel = cancel

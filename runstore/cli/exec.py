@@ -73,8 +73,11 @@ def exec_(
     for name in ("runstore", "runstore_worker"):
         logging.getLogger(name).addHandler(logging.NullHandler())  # stderr is the command's
     done = asyncio.run(execute(command, store, options, timeout_s=timeout_s))
-    if not quiet:
-        why = f": {done.reason}" if done.reason else ""
+    why = f": {done.reason}" if done.reason else ""
+    if not done.is_safe:  # nothing else would ever tell
+        lost = "; the store is away, the spool cannot be written, and nobody hears of it"
+        err().line(f"run {told_id[:_SHORT]} {done.status}{why}{lost}")
+    elif not quiet:
         late = "" if done.is_acknowledged else "; the store is away, and hears of it later"
         err().line(f"run {told_id[:_SHORT]} {done.status}{why}{late}")
     return done.code

@@ -41,6 +41,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     code: int
     is_acknowledged: bool
+    is_safe: bool
+    """Whether the store knows how it ended, or will know."""
 
 
 class Folder(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +81,14 @@ async def execute(
             await asyncio.wait({beginning})
             ending = await asyncio.to_thread(_end, story.run, wrapped, folder, command.timeout_s)
             await story.finish(ending)
-            is_acknowledged = await _is_acknowledged(publisher)
-    return Done(status=ending.status, reason=ending.reason, code=wrapped.code, is_acknowledged=is_acknowledged)
+            is_acknowledged = story.is_end_safe and await _is_acknowledged(publisher)
+    return Done(
+        status=ending.status,
+        reason=ending.reason,
+        code=wrapped.code,
+        is_acknowledged=is_acknowledged,
+        is_safe=story.is_end_safe,
+    )
 
 
 def _environment(run: TrackedRun, outputs: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from runstore.core.event import Event
 from runstore.core.ids import RunId, parse_run_id
 from runstore.core.status import Status
 from runstore.publish.event import Told, make_event
-from runstore.publish.tracked import Ending, TrackedRun, ending_of, output_of
+from runstore.publish.tracked import Ending, TrackedRun, ending_of, lean_output_of, output_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -89,6 +89,8 @@ class Story:
         self._told: dict[str, Any] | None = None
         self._next: dict[str, Any] | None = None
         self._pump: asyncio.Task[None] | None = None
+        self.is_end_safe = False
+        """Whether the end was acknowledged, or is in the spool."""
 
     async def begin(self) -> None:
         """Hold the run and publish `running`; a store that is away is logged.
@@ -139,7 +141,7 @@ class Story:
         except Exception:  # noqa: BLE001 - it ends by itself
             _LOG.exception("lease_left", extra={"run_id": self.run.run_id})
         try:
-            await self._send(self._end(ending))
+            self.is_end_safe = await self._send(self._end(ending))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
             _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
 
@@ -158,12 +160,14 @@ class Story:
         except Exception as trouble:  # noqa: BLE001 - whatever lies in the run, its end is to be told
             why = trouble.detail if isinstance(trouble, RunstoreError) else type(trouble).__name__
             _LOG.error("output_left_out", extra={"run_id": run_id, "reason": why[:200]})
-            lean = {"stderr": f"runstore: the output was left out: {why}\n"}
+            lean = lean_output_of(ending, f"the output was left out: {why}")
             return make_event(run_id, status, self._options.told(error_message=reason, output=lean))
 
-    async def _send(self, event: Event) -> None:
+    async def _send(self, event: Event) -> bool:
+        """Send an event; false where neither the store nor the spool took it, which is logged."""
         try:
             await self._sender.send(event)
+            return True
         except RunstoreError as error:
             if not error.retryable:
                 raise
@@ -171,6 +175,7 @@ class Story:
                 "event_not_published",
                 extra={"run_id": event.run_id, "status": event.status.value, "reason": error.detail[:200]},
             )
+            return False
 
     def _notify(self, progress: dict[str, Any]) -> None:
         # The work may tell of it from any thread, before `begin` has begun, and when the loop is gone.

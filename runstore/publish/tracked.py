@@ -19,6 +19,7 @@ from runstore.wire.event import check_depth
 
 _CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError, KeyboardInterrupt, GeneratorExit)
 _MAX_REASON: Final = 1000
+_MAX_LEAN: Final = 100_000
 _MAX_REPR: Final = 10_000
 _MAX_MESSAGE: Final = 1000
 Notify = Callable[[dict[str, Any]], None]
@@ -126,6 +127,11 @@ def output_of(run: TrackedRun, ending: Ending) -> dict[str, Any]:
         "stderr": _joined([*parts, *(f"runstore: {note}\n" for note in notes)]),
         "outputs": outputs,
     }
+
+
+def lean_output_of(ending: Ending, note: str) -> dict[str, Any]:
+    """Return what is left of an output that cannot be told: the end of the traceback, and why."""
+    return {"exit_code": ending.exit_code, "stderr": _joined([ending.stderr[-_MAX_LEAN:], f"runstore: {note}\n"])}
 
 
 def writable(outputs: Any) -> tuple[Any, list[str]]:

@@ -472,3 +472,15 @@ async def test_while_the_store_is_away_the_command_runs_and_its_end_is_told_late
                 assert await publisher.deliver_abandoned()
             assert (await bench.run()).error_message == "exit code 3"
             assert (await bench.output())["stdout"] == "done\n"
+
+
+@pytest.mark.slow
+async def test_an_end_that_nothing_can_keep_is_told_on_stderr(tmp_path: Path, spool_dir: Path) -> None:
+    spool_dir.parent.mkdir(parents=True)
+    spool_dir.write_text("no folder")
+    bench = Bench(None, NOWHERE, tmp_path, spool_dir)  # type: ignore[arg-type]
+
+    code, out, err = await bench.exec("echo", "done", options=("--quiet",))
+
+    assert (code, out) == (0, b"done\n")
+    assert b"success; the store is away, the spool cannot be written, and nobody hears of it" in err

@@ -50,6 +50,22 @@ class McpMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: dict[str, Any] = {}
 
 
+class McpFault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was wrong with a message, as JSON-RPC tells it."""
+
+    code: int
+    message: str
+    data: Any = None
+
+
+class McpError(msgspec.Struct, frozen=True, kw_only=True):
+    """What the SDK answers to a message that it cannot take."""
+
+    jsonrpc: str
+    error: McpFault
+    id: int | str | None = None
+
+
 class LazyExchange:
     """The SDK's side, begun when it is first asked for."""
 

@@ -55,7 +55,7 @@ def describe(routes: Iterable[Route], version: str) -> bytes:
         OutputView,
         *(reply.type for route in routes for reply in route.replies if reply.type is not None),
     ]
-    types += [route.body for route in routes if route.body is not None]
+    types += [type_ for route in routes for type_ in (route.body, route.errors) if type_ is not None]
     _, schemas = msgspec.json.schema_components(_unique(types), ref_template=_REF)
     _describe_output(schemas)
     paths: dict[str, Any] = {}
@@ -127,6 +127,8 @@ def _responses(route: Route) -> dict[str, Any]:
             "description": f"{HTTPStatus(status).phrase}: {', '.join(names)}",
             "content": {CONTENT_TYPE: {"schema": _schema(Problem)}},
         }
+        if route.errors is not None and 400 <= status < 500:
+            problem["content"]["application/json"] = {"schema": _schema(route.errors)}
         if status in _PROBLEM_HEADERS:
             problem["headers"] = _headers(_PROBLEM_HEADERS[status])
         told[str(status)] = problem

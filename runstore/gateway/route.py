@@ -36,7 +36,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One method at one address. `scope` None: any valid token will do; `is_open`: none is needed.
 
     `for_run_token`: a run token will do, for its own run. `counts_itself`: its handler counts requests, since it has
-    other words for too many.
+    other words for too many. `errors`: how errors of the protocol that is spoken there are told, where that is another
+    way than by problems.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     body: Any = None
     body_may_be_absent: bool = False
     problems: tuple[str, ...] = ()
+    errors: Any = None
     is_open: bool = False
     is_websocket: bool = False
     for_run_token: bool = False

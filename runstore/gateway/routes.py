@@ -10,7 +10,7 @@ from runstore.gateway.cancel import post_cancel
 from runstore.gateway.health import Health, get_healthz, get_readyz
 from runstore.gateway.history import RunEvents, get_events
 from runstore.gateway.logs import get_logs
-from runstore.gateway.mcp import McpMessage, post_mcp
+from runstore.gateway.mcp import McpError, McpMessage, post_mcp
 from runstore.gateway.openapi import get_openapi
 from runstore.gateway.outputs import get_named_output, get_output
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
@@ -269,6 +269,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Reply(status=202, description="A notification was taken.", media=None),
         ),
         problems=("not_found", *_BODY),
+        errors=McpError,
     ),
     Route(
         method="GET",

@@ -327,3 +327,14 @@ async def test_a_run_token_is_for_looking_at_its_run_and_opens_no_tools(gateways
     reply = await post(gateways, message("tools/list"), token=made)
 
     assert (reply.status, reply.code) == (403, "forbidden")
+
+
+async def test_the_document_tells_how_a_message_that_cannot_be_taken_is_refused(gateways: Gateways) -> None:
+    document = (await gateways.get("/v1/openapi.json")).json()
+
+    reply = await post(gateways, {"jsonrpc": "", "method": ""})
+
+    told = document["paths"]["/mcp"]["post"]["responses"][str(reply.status)]["content"]
+    assert reply.headers["Content-Type"] == "application/json"
+    assert told["application/json"]["schema"] == {"$ref": "#/components/schemas/McpError"}
+    assert set(document["components"]["schemas"]["McpError"]["required"]) <= set(reply.json())

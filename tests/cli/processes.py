@@ -87,12 +87,14 @@ class Started:
 
 
 @contextmanager
-def started(*words: str, folder: Path, group: int | None = None, **changes: str) -> Iterator[Started]:
+def started(
+    *words: str, folder: Path, group: int | None = None, module: str = "runstore.cli", **changes: str
+) -> Iterator[Started]:
     """Hold a service, of another group if told, for the length of a `with`, from when it is ready."""
     errors = folder / "stderr.txt"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "runstore.cli", *words, "--json"],
+            [sys.executable, "-m", module, *words, "--json"],
             cwd=folder,
             env=environment(**changes),
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,1 @@
+"""The kinds of attack, each a module with one `ATTACK`."""

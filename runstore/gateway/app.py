@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from runstore.feed import FeedTail, SafeRuns
 from runstore.gateway.body import Reserve, let_wait
@@ -178,7 +179,7 @@ class GuardedRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         handler: Outermost = made.request_handler
-        short = shortcut(handler, self.app[SERVICES], _RUN_ROUTE)
+        short = shortcut(handler, self.app[SERVICES], _RUN_ROUTE, _tell_with_all)
         return GuardedServer(guard(short), self._config, request_factory=made.request_factory, access_log=_access_log)
 
 
@@ -232,8 +233,11 @@ def make_app(services: Services) -> web.Application:
 
 
 async def _finish(request: web.Request, response: web.StreamResponse) -> None:
-    """Add to each answer, before it is sent, what is told with all of them."""
-    headers = response.headers
+    _tell_with_all(request, response.headers)
+
+
+def _tell_with_all(request: web.Request, headers: CIMultiDict[str]) -> None:
+    """Add to an answer, before it is sent, what is told with all of them."""
     let_read(request, headers)
     tell_rate(request, headers)
     guard_browsers(headers)

@@ -5,16 +5,21 @@ admitted as everywhere. Whatever is out of the ordinary about a request takes th
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
+from runstore.core.errors import RunstoreError
 from runstore.core.ids import RunId
 from runstore.gateway.answers import respond_run
 from runstore.gateway.context import Services, principal_of
 from runstore.gateway.door import Outermost, admit
+from runstore.gateway.problems import respond_to
 from runstore.gateway.route import Route
 
+Finish = Callable[[web.Request, CIMultiDict[str]], None]
 _ASKED: Final = re.compile(r"/v1/runs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _SPECIAL: Final = (
     "Prefer",
@@ -27,26 +32,34 @@ _SPECIAL: Final = (
 )
 
 
-def shortcut(handle: Outermost, services: Services, route: Route) -> Outermost:
-    """Put the short way before the long one. `route` is that of `GET /v1/runs/{run_id}`."""
+def shortcut(handle: Outermost, services: Services, route: Route, finish: Finish) -> Outermost:
+    """Put the short way before the long one.
 
-    async def handle_or_answer(request: web.BaseRequest) -> web.StreamResponse:
+    `route` is that of `GET /v1/runs/{run_id}`, `finish` adds to an answer what all of them tell.
+    """
+
+    async def answer(request: web.Request, run_id: RunId) -> web.Response | None:
+        # first, so that the work of letting in tells nothing of which runs there are
+        try:
+            await admit(request, services, route)
+        except RunstoreError as error:
+            return respond_to(error)
+        seen, kept = services.tail.whole_cursor(), services.lookup.kept(run_id)
+        if kept is None or not principal_of(request).may_see(kept.record.run.project_name, run_id):
+            return None
+        return respond_run(kept, services.cursor_text(run_id, seen))
+
+    async def answer_or_handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET" and isinstance(request, web.Request):
             asked = _ASKED.fullmatch(request.raw_path)
             if asked is not None and _is_plain(request):
-                # first, so that the work of letting in tells nothing of which runs there are
-                await admit(request, services, route)
-                seen, answer = services.tail.whole_cursor(), services.lookup.kept(RunId(asked[1]))
-                run = answer.record.run if answer is not None else None
-                if (
-                    answer is not None
-                    and run is not None
-                    and principal_of(request).may_see(run.project_name, run.run_id)
-                ):
-                    return respond_run(answer, services.cursor_text(run.run_id, seen))
+                response = await answer(request, RunId(asked[1]))
+                if response is not None:
+                    finish(request, response.headers)
+                    return response
         return await handle(request)
 
-    return handle_or_answer
+    return answer_or_handle
 
 
 def _is_plain(request: web.Request) -> bool:

@@ -22,13 +22,13 @@ from runstore.client.errors import GatewayUnreachable, UnexpectedAnswer
 from runstore.client.http import Http
 from runstore.client.poll import Poller
 from runstore.client.run import Run
-from runstore.core.errors import RunstoreError, Unauthorized
+from runstore.core.errors import RateLimited, RunstoreError, Unauthorized
 from runstore.wire.messages import SUBPROTOCOL
 
 _LOG = logging.getLogger("runstore.client")
 _CLOSED_UNAUTHORIZED: Final = 4401
-_AWAY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers to a handshake that say that the gateway is away or busy; others say that websockets are refused."""
+_AWAY: Final = frozenset({408, 425, 500, 502, 503, 504})
+"""Answers to a handshake that say that the gateway is away; others, but for 429, say that websockets are refused."""
 _MUTE_LIMIT: Final = 3
 """So many connections in a row that opened and were lost before a word came, and websockets count as refused."""
 _YIELD_EVERY: Final = 64
@@ -153,6 +153,8 @@ class Link:
         except aiohttp.WSServerHandshakeError as refused:
             if refused.status == 401:
                 raise Unauthorized("the gateway does not take the token: give a valid one") from None
+            if refused.status == 429:
+                raise RateLimited("the token asks too often, or has too much open: the websocket was refused") from None
             if refused.status in _AWAY:
                 raise GatewayUnreachable(f"the gateway is away: the websocket was answered {refused.status}") from None
             raise _Refused(f"the websocket was answered {refused.status}") from None

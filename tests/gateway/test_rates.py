@@ -23,7 +23,7 @@ from runstore.gateway.rates import Meter, Rates
 from runstore.projector import Projector
 from tests.gateway.builders import ADMIN, RUN_ID, Reply, Site, StandIn, site_over
 from tests.gateway.issuer import issuing
-from tests.gateway.limits import closed, error_of, hear, opened, subscribe
+from tests.gateway.limits import closed, error_of, hear, opened, subscribe, wire
 from tests.waiting import happens
 
 SLOW = {"requests_per_s": 0.01, "requests_burst_s": 1000.0}
@@ -255,6 +255,37 @@ async def test_the_client_waits_and_asks_again_by_itself(site_of: SiteOf) -> Non
             runs = await asyncio.gather(*(client.get_run(run_id) for _ in range(40)))
 
     assert {run.status for run in runs} == {"success"}
+
+
+async def test_a_client_whose_token_has_too_much_open_waits_for_room_and_says_so_where_none_comes(
+    site_of: SiteOf,
+) -> None:
+    async with site_of(connections_per_token=1) as site:
+        run_id = await site.publish()
+        impatient = ClientConfig(give_up_s=0.2, backoff_s=0.05)
+        async with (
+            AsyncClient(site.gateway.url, token=ADMIN) as client,
+            AsyncClient(site.gateway.url, token=ADMIN, config=impatient) as other,
+        ):
+            async with opened(site):
+                waiting = asyncio.create_task(client.wait(run_id, timeout_s=30))
+                with pytest.raises(RateLimited, match="too much open"):
+                    await other.wait(run_id)
+            await site.publish(run_id, status="success")
+
+            assert (await waiting).status == "success"
+
+
+async def test_a_crowd_that_is_turned_away_is_cut_off(site_of: SiteOf) -> None:
+    async with site_of(connections_per_address=1) as site, wire(site):
+        server = site.gateway._runner.server  # type: ignore[union-attr]
+        answers = []
+        for turned_away in (0, 256):
+            server.turned_away = turned_away  # type: ignore[attr-defined]
+            async with wire(site) as (reader, _):
+                answers.append((await reader.read())[:12])
+
+    assert answers == [b"HTTP/1.1 429", b""]
 
 
 async def hold_a_socket(site: Site, run_id: str) -> str:

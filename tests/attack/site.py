@@ -33,8 +33,12 @@ HEALTHY, ATTACKED, SECRET = "healthy", "attacked", "secrets"
 WITHIN_S = 60.0
 
 GATEWAY = {
-    # Shorter times, so that what hangs is cut within a run; small caches, so that what is kept cannot hide a leak.
-    "RUNSTORE_GATEWAY_HEAD_TIMEOUT_S": "3",
+    # Shorter times, so that what hangs is cut within a run; small caches, so that what is kept cannot hide a leak; more
+    # patience with the store and the projector, which a slow machine needs and which would be told as 503.
+    "RUNSTORE_GATEWAY_FOLD_WAIT_S": "30",
+    "RUNSTORE_GATEWAY_STORE_TIMEOUT_S": "30",
+    "RUNSTORE_TIMEOUT_S": "30",
+    "RUNSTORE_GATEWAY_HEAD_TIMEOUT_S": "5",
     "RUNSTORE_GATEWAY_BODY_IDLE_S": "3",
     "RUNSTORE_GATEWAY_BODY_TIMEOUT_S": "20",
     "RUNSTORE_GATEWAY_KEEPALIVE_S": "5",

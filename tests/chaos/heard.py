@@ -118,7 +118,8 @@ class Ears:
             self.report.counts["events acknowledged"] += 1
             self.report.counts["of these by the spool"] += line.spooled
         else:
-            self.report.counts["publishes of unknown outcome"] += 1
+            what = "runs tracked" if line.detail == "tracked" else "publishes of unknown outcome"
+            self.report.counts[what] += 1
 
     def _call(self, line: Line) -> None:
         key = line.who, line.op

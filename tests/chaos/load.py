@@ -13,7 +13,16 @@ BLOCK: Final = 20
 """Runs that one subscription is about."""
 
 _SPACE: Final = UUID("5d0c8f0e-6a3f-4a50-9d5e-3f6f2b8a7c11")
-_WEIGHTS: Final = {"plain": 60, "failed": 12, "short": 8, "retried": 8, "large": 4, "contradicted": 6, "raced": 2}
+_WEIGHTS: Final = {
+    "plain": 60,
+    "failed": 12,
+    "short": 8,
+    "retried": 8,
+    "large": 4,
+    "contradicted": 6,
+    "raced": 2,
+    "tracked": 6,
+}
 
 
 class Told(NamedTuple):
@@ -25,7 +34,7 @@ class Told(NamedTuple):
     bytes: int = 0
 
 
-STORIES: Final = {
+STORIES: Final[dict[str, tuple[Told, ...]]] = {
     "plain": (Told(0, "running"), Told(1, "success", None, 40)),
     "failed": (Told(0, "running"), Told(1, "failed")),
     "short": (Told(0, "cancelled"),),
@@ -33,6 +42,7 @@ STORIES: Final = {
     "large": (Told(0, "running"), Told(1, "success", None, 60_000)),
     "contradicted": (Told(0, "running"), Told(1, "success", None, 40), Told(2, "failed"), Told(3, "success")),
     "raced": (Told(0, "running"), Told(1, "timed_out"), Told(1, "success", None, 40)),
+    "tracked": (),
 }
 """What becomes of a run, by the kind of its story."""
 
@@ -48,7 +58,7 @@ def project_of(number: int) -> str:
 
 
 def story_of(run_id: str) -> tuple[Told, ...]:
-    """Return what is told of a run."""
+    """Return what is told of a run; nothing where the work is tracked, and told of by the publisher itself."""
     chance = random.Random(run_id)
     (kind,) = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
     return STORIES[kind]

@@ -36,7 +36,7 @@ class Telling:
 
     async def work(self) -> None:
         """Tell runs until asked to stop; those begun are told to the end."""
-        config = PublisherConfig(spool_dir=self.options.spool, durability=self.options.durability)
+        config = PublisherConfig(spool_dir=self.options.spool, durability=self.options.durability, lease_s=5)
         client_config = ClientConfig(timeout_s=8, connect_timeout_s=3, retry_for_s=10)
         async with (
             AsyncClient(self.options.url, token=self.options.token, config=client_config) as self.client,
@@ -67,10 +67,22 @@ class Telling:
         run_id = run_id_of(self.options.seed, self.options.name, number)
         story = story_of(run_id)
         self.history.hear(who, "begun", detail=str(number))
+        if not story:
+            await self._track(who, run_id, project_of(number))
+            return
         for turn in range(story[-1].turn + 1):
             told = [event for event in story if event.turn == turn]
             await self._keep_pace(len(told))
             await asyncio.gather(*(self._tell(who, run_id, project_of(number), event) for event in told))
+
+    async def _track(self, who: str, run_id: str, project: str) -> None:
+        """Do some work that the publisher tells of, and holds a lease for: should we die, the reaper ends the run."""
+        await self._keep_pace(2)
+        op = self.history.invoke(who, "publish", run_id=run_id, status="success", project=project)
+        async with self.publisher.track(project, run_id=run_id) as run:
+            run.outputs["a"] = 1
+        # it logs what it could not tell, so what is known is that there will be an end
+        self.history.end(who, "publish", op, Outcome.UNKNOWN, run_id=run_id, status="success", detail="tracked")
 
     async def _tell(self, who: str, run_id: str, project: str, event: Told) -> None:
         output = {"stdout": "x" * event.bytes, "outputs": {"a": 1}} if event.bytes else None

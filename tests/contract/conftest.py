@@ -1,11 +1,16 @@
-"""The contract over each kind of server: one, a stand-in in memory, and (slow) Sentinels and clusters."""
+"""The contract over each kind of server: one, stand-ins in memory, and (slow) Sentinels and clusters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from runstore.adapters.meta import load_meta
+from runstore.adapters.store import RedisStore
 from tests.conftest import emptied
+from tests.simulation.direct import Direct
+from tests.simulation.network import SimulatedClient, open_store
+from tests.simulation.server import Server
 from tests.topology.deployments import Clustered, Guarded, clustered, guarded
 from tests.topology.servers import programs
 
@@ -43,9 +48,10 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment
 Emptying = Callable[[], str]
 
 
-@pytest.fixture(params=["real", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SEVERAL)])
-def emptying(request: pytest.FixtureRequest) -> Emptying:
-    """What empties a store and returns its URL, of each kind in turn."""
+KINDS = ["real", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SEVERAL)]
+
+
+def _emptying(request: pytest.FixtureRequest) -> Emptying:
     if request.param in SEVERAL:
         deployments: Deployments = request.getfixturevalue("deployments")
         return lambda: deployments.emptied(request.param)
@@ -53,7 +59,25 @@ def emptying(request: pytest.FixtureRequest) -> Emptying:
     return lambda: emptied(server)
 
 
+@pytest.fixture(params=KINDS)
+def emptying(request: pytest.FixtureRequest) -> Emptying:
+    """What empties a store and returns its URL, of each kind in turn."""
+    return _emptying(request)
+
+
 @pytest.fixture
 def any_redis_url(emptying: Emptying) -> str:
     """The URL of an empty store, of each kind in turn."""
     return emptying()
+
+
+@pytest.fixture(params=[*KINDS, "simulated"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
+    """An empty store, of each kind in turn and on the server that the simulation runs on."""
+    if request.param == "simulated":
+        direct = Direct(Server())
+        meta = await load_meta(SimulatedClient.on(direct, ()))
+        yield open_store(direct, meta.partitions)
+        return
+    async with RedisStore.open(_emptying(request)()) as opened:
+        yield opened

@@ -31,7 +31,8 @@ class Story(NamedTuple):
     """A story, and the processes that are put to the test in it, each in its turn.
 
     Where it waits for the server's clock, its processes do the same again and again: `most_repeats` calls of a name are
-    gone through, and what is done when the time has come is called by another name. Those that wait for leases are slow.
+    gone through, and what is done when the time has come is called by another name. Such
+    stories are slow.
     """
 
     tell: Callable[[World], Awaitable[None]]

@@ -179,7 +179,7 @@ class PartitionProjector:
     async def _project(self, standing: Standing, rows: Sequence[Row]) -> None:
         readings = [self._read(row) for row in rows]
         seen = await self._look(readings)
-        parts = await _bring_outputs(readings, seen)
+        parts = await bring_outputs(readings, seen)
         n = standing.n + 1
         batch = self._fold(readings, seen, standing, n, {})
         if len(rows) > 1 and _told_characters(batch) > FEED_ENTRY_BYTES:
@@ -401,7 +401,7 @@ def _told_characters(batch: Batch) -> int:
     )
 
 
-async def _bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> dict[tuple[RunId, bytes], Parts]:
+async def bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> dict[tuple[RunId, bytes], Parts]:
     """Give every event with an output the place where it lies or will lie; nothing is written yet.
 
     A small one is then written by the commit itself, a large one before it.

@@ -57,6 +57,30 @@ def test_a_store_that_is_well_has_no_findings() -> None:
     assert not ill(seen())
 
 
+@pytest.mark.parametrize(("fsync", "is_well"), [("always", True), (None, True), ("everysec", False)])
+def test_a_disk_that_is_waited_for_must_be_written_before_each_answer(fsync: str | None, is_well: bool) -> None:
+    store = seen(fsync=fsync)
+
+    assert all(finding.is_well for finding in judge(store, durability="fsynced")) is is_well
+    assert not ill(store), "whoever does not wait for the disk is not concerned"
+
+
+def test_what_waits_to_be_safe_for_long_is_told() -> None:
+    assert not ill(seen(PartitionSeen(partition=0, unsafe_ms=NOW - 1_000)))
+
+    finding = the_one(seen(PartitionSeen(partition=0, unsafe_ms=NOW - 60_000)))
+
+    assert finding.name == "safety"
+    assert "partition 0" in finding.sentence
+
+
+def test_each_primary_of_a_cluster_is_looked_at() -> None:
+    store = seen(others=(("a:1", seen(partitions=())), ("b:2", seen(policy="allkeys-lru", partitions=()))))
+
+    assert the_one(store).sentence.startswith("b:2: maxmemory-policy is allkeys-lru")
+    assert [finding.sentence for finding in judge(store) if finding.name == "primary"] == ["a:1 is well"]
+
+
 @pytest.mark.parametrize(
     ("changes", "name", "advice"),
     [

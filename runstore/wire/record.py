@@ -3,12 +3,14 @@
 Fields: `s` status, `p` project, `b` created_ms, `r` recorded_ms, `v` the number of the commit that wrote it, `g` its
 page in the listing, and where set `n` run_number, `c` commit (20 raw bytes) or `C` (text), `a` started_us, `z`
 finished_us, `x` error_message, `k` attempt, `o` output, `l` late output, `T` tags, `f` progress, `t` traceparent,
-`q` fingerprint, `e` events kept, `i` events ignored. History items are the fields `0`, `1`, `2` … in order.
+`q` fingerprint, `e` events kept, `i` events ignored. History items are the fields `0`, `1`, `2` … in order: the
+stream's milliseconds and sequence, the status's code, microseconds from there to when the event says it happened, and
+what else was told of it, as far as anything was.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -18,13 +20,14 @@ from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 
 _CODES: Final = {status: b"%d" % code for code, status in enumerate(Status)}
+_ORDER: Final = tuple(Status)
+_NUMBERS: Final = {status: number for number, status in enumerate(_ORDER)}
 _STATUSES: Final = {code: status for status, code in _CODES.items()}
 _SHA: Final = re.compile(r"[0-9a-f]{40}")
 _PACK: Final = msgspec.msgpack.Encoder()
 _OUTPUT: Final = msgspec.msgpack.Decoder(OutputRef)
 _TAGS: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 _PROGRESS: Final = msgspec.msgpack.Decoder(Progress)
-_ITEM: Final = msgspec.msgpack.Decoder(HistoryItem)
 PROJECTED: Final = (
     *(b"s", b"p", b"b", b"r", b"v", b"g", b"n", b"c", b"C", b"a", b"z", b"x", b"k", b"o", b"l", b"T", b"f", b"t", b"q"),
     *(b"e", b"i"),
@@ -128,12 +131,46 @@ def _int(value: bytes | None) -> int | None:
     return int(value) if value is not None else None
 
 
+class _Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    ms: int
+    seq: int
+    code: Annotated[int, msgspec.Meta(ge=0, lt=len(_ORDER))]
+    after_us: int
+    attempt: int = 1
+    ignored: str = ""
+    worker: str | None = None
+    error_message: str | None = None
+    event_id: str | None = None
+
+
+_ITEM: Final = msgspec.msgpack.Decoder(_Item)
+_PLAIN: Final = [1, "", None, None, None]
+
+
 def encode_item(item: HistoryItem) -> bytes:
-    """Write one history item."""
-    return _PACK.encode(item)
+    """Write one history item: most tell nothing beyond what became of the run and when."""
+    rest = [item.attempt, item.ignored, item.worker, item.error_message, item.event_id]
+    while rest and rest[-1] == _PLAIN[len(rest) - 1]:
+        rest.pop()
+    code = _NUMBERS[item.status]
+    return _PACK.encode([item.ms, item.seq, code, item.at_us - item.ms * 1000, *rest])
 
 
 def decode_history(fields: Mapping[bytes, bytes]) -> list[HistoryItem]:
     """Read the history from all fields of the hash, in order."""
     numbered: Iterable[tuple[int, bytes]] = ((int(name), value) for name, value in fields.items() if name.isdigit())
-    return [_ITEM.decode(value) for _, value in sorted(numbered)]
+    return [_read_item(_ITEM.decode(value)) for _, value in sorted(numbered)]
+
+
+def _read_item(kept: _Item) -> HistoryItem:
+    return HistoryItem(
+        ms=kept.ms,
+        seq=kept.seq,
+        status=_ORDER[kept.code],
+        at_us=kept.ms * 1000 + kept.after_us,
+        attempt=kept.attempt,
+        ignored=kept.ignored,
+        worker=kept.worker,
+        error_message=kept.error_message,
+        event_id=kept.event_id,
+    )

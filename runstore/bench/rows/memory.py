@@ -1,9 +1,11 @@
 """Redis memory of an ended run without output, its indexes and history included."""
 
+import time
 from typing import Any
 
 from runstore.bench.figures import Found
 from runstore.bench.stage import SHA, Stage, connected, event, new_id, stream
+from runstore.core.times import to_iso
 from runstore.projector import Projector
 
 TITLE = "Redis memory per ended run without output, indexes included, default server settings"
@@ -28,8 +30,9 @@ async def _runs(redis: Any, runs: int, partitions: int) -> None:
     for begin in range(0, runs, 500):
         pipe = redis.pipeline(transaction=False)
         for run_id in [new_id() for _ in range(min(500, runs - begin))]:
-            begun = event(run_id, "running", at="2026-04-28T10:00:00+00:00", commit_sha=SHA)
-            ended = event(run_id, "success", at="2026-04-28T10:00:01.420000+00:00")
+            now_us = time.time_ns() // 1000
+            begun = event(run_id, "running", at=to_iso(now_us), commit_sha=SHA)
+            ended = event(run_id, "success", at=to_iso(now_us + 1_420_000))
             for told in (begun, ended):
                 pipe.xadd(stream(run_id, partitions), {"event": told})
         await pipe.execute()

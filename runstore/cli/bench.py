@@ -1,5 +1,7 @@
 """`runstore bench`: the table of figures, each beside its yardstick, measured on this machine."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,8 @@ def bench(
             raise Trouble(f"there is no row {name}: the rows are {', '.join(NAMES)}")
     if rounds < 1:
         raise Trouble(f"--rounds {rounds}: once at least")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what was started must be ended
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     texts: list[str] = []
 
     def tell(report: Report, told: Told | None) -> None:

@@ -51,7 +51,7 @@ async def measure(stage: Stage) -> Found:
 def _peers(stage: Stage) -> dict[str, tuple[list[str], int]]:
     """Name the queues, their programs, and how many tasks are enough: those that poll take half a second each."""
     many, few = stage.some(200, 20), stage.some(20, 5)
-    counts = {"Celery": many, "RQ": few, "arq": few, "SAQ": many, "taskiq": few}
+    counts = {"Celery": many, "RQ": few, "arq": few, "SAQ": few, "taskiq": few}
     found = {
         name: ([_python_with(name.lower()), str(_FOLDER / f"{name.lower()}_peer.py")], count)
         for name, count in counts.items()

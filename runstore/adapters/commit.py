@@ -79,6 +79,7 @@ class Writes:
         self._hset: defaultdict[bytes, list[bytes]] = defaultdict(list)
         self._zadd: defaultdict[tuple[bytes, bool], list[bytes]] = defaultdict(list)
         self._removals: defaultdict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
+        self._set: list[bytes] = []
         self._other: list[list[bytes]] = []
         self._unlink: list[bytes] = []
 
@@ -114,7 +115,7 @@ class Writes:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a string, whatever the key held."""
-        self._other.append([b"SET", key, value])
+        self._set += (key, value)
 
     def persist(self, key: bytes) -> None:
         """Take a key's expiry away."""
@@ -132,6 +133,7 @@ class Writes:
     def commands(self, without: frozenset[bytes] = frozenset()) -> list[list[bytes]]:
         """Return the commands, but for those that write the keys `without`."""
         found = [command for command in self._other if command[1] not in without]
+        found += [[b"MSET", *part] for part in _pieces(self._set)]
         for key, flat in self._hset.items():
             found += [[b"HSET", key, *part] for part in _pieces(flat)]
         for (key, only_up), flat in self._zadd.items():

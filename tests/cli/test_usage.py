@@ -27,6 +27,7 @@ def test_a_command_that_there_is_not_is_not_shown(name: str, command: Command) -
     ("words", "sentence"),
     [
         (["gett", "6666"], 'Did you mean "get"?'),
+        (["bench", "pulish"], "there is no row pulish: the rows are push, heard"),
         (["get", "6666", "--jsn"], "Did you mean --json?"),
         (["dev", "--prot", "0"], "Did you mean --port?"),
         (["get"], "RUN requires an argument"),

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import NoScriptError, ResponseError
 
-from runstore.adapters.connection import Connections, Greeting, StoreClient, StorePipeline
+from runstore.adapters.connection import Greeting, StoreClient, StorePipeline
+from runstore.adapters.connections import Connections
 from runstore.adapters.durability import Safety
 from runstore.adapters.meta import Meta
 from runstore.adapters.store import RedisStore
@@ -168,6 +169,7 @@ class SimulatedClient(StoreClient):
         """Make a client that has loaded scripts already. A copy: to make one of the real client's takes long."""
         client = copy(_PROTOTYPE)
         client.network, client.scripts = network, set(scripts)
+        client._begun, client._ends = set(), []
         return client
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -187,7 +189,7 @@ class SimulatedClient(StoreClient):
         """There is nothing to close."""
 
 
-_PROTOTYPE = SimulatedClient(BlockingConnectionPool(protocol=2))
+_PROTOTYPE = SimulatedClient(BlockingConnectionPool(protocol=2), TIMEOUT_S)
 _CALLBACKS: dict[str, Any] = dict(_PROTOTYPE.response_callbacks)
 
 

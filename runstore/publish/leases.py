@@ -4,8 +4,8 @@ The thread is not the work's: neither a loop that computes nor a call that block
 is taken once and then only renewed, so that one whose run has ended meanwhile is not made again.
 
 The same heartbeats notice that a run was cancelled: its lease is gone with its end, and its record says what the end
-was. A lease that is gone proves nothing by itself, since a store may lose leases, or be another one; and a record may
-tell of an end from before, where an id is used twice.
+was. A lease that is gone proves nothing by itself, since a store may lose leases, or be another one. An end may also
+be from before the work began: a cancel in the queue, or an id that is used twice.
 """
 
 import asyncio
@@ -177,7 +177,7 @@ class Leases:
             del self._leases[lease.run_id]
 
     async def _look(self) -> None:
-        """Tell the runs that were cancelled since they began. Raises: StoreUnavailable."""
+        """Tell the runs that were cancelled. Raises: StoreUnavailable."""
         looked_at = list(self._to_look_at.values())[:AT_ONCE]
         if not looked_at:
             return
@@ -190,8 +190,8 @@ class Leases:
                 continue
             del self._to_look_at[lease.run_id]
             began_ms = now_ms - (time.monotonic() - lease.run.began) * 1000
-            if record is not None and record.run.status is Status.CANCELLED and record.run.recorded_ms >= began_ms:
-                lease.run.cancelled()
+            if record is not None and record.run.status is Status.CANCELLED:
+                lease.run.cancelled(before_it_began=record.run.recorded_ms < began_ms)
 
     async def _stop(self) -> None:
         if self._task is not None:

@@ -30,8 +30,8 @@ class TrackedRun:
 
     `outputs` may hold whatever can be written as JSON; a value that cannot is replaced by its repr, with a note in
     `stderr`. `exit_code` is for work that has one. `traceparent` is the trace that the run belongs to, if one was told.
-    `is_cancelled` says that somebody cancelled the run meanwhile, a heartbeat ago at most: the run has ended by then,
-    and what its work makes of it is the work's to decide.
+    `is_cancelled` says that somebody cancelled the run, and is true a heartbeat later at most: the run has ended by
+    then, and what its work makes of it is the work's to decide.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class TrackedRun:
         self._notify = notify
         self._on_cancel = on_cancel
 
-    def cancelled(self) -> None:
+    def cancelled(self, *, before_it_began: bool) -> None:
         """Take note that the run was cancelled. For whoever holds it, from any thread."""
         self.is_cancelled = True
-        if self._on_cancel is not None:
+        if self._on_cancel is not None and not before_it_began:
             self._on_cancel()
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:

@@ -19,6 +19,7 @@ from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.projector import Projector
 from runstore.publish.event import make_event
+from runstore.publish.track import Story, TrackOptions
 from runstore.reaper import Reaper, ReaperConfig
 from runstore.wire.event import encode_event
 from tests.waiting import happens
@@ -251,18 +252,17 @@ async def test_a_lease_that_the_store_lost_is_no_cancel(redis_url: str, watch: W
         assert not run.is_cancelled
 
 
-async def test_a_cancel_from_before_the_work_began_is_none_of_it(redis_url: str, watch: Watch) -> None:
-    run_id = str(uuid4())
+async def test_a_cancel_from_before_the_work_began_is_told_and_ends_no_command(redis_url: str, watch: Watch) -> None:
+    run_id, heard = str(uuid4()), asyncio.Event()
     await cancel(watch.store, run_id)
     await watch.until(run_id, Status.CANCELLED)
-    async with (
-        AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher,
-        publisher.track(run_id=run_id) as run,
-    ):
-        await happens(watch.is_held)
-        await past_its_lease(watch)
+    async with AsyncPublisher(redis_url, config=CONFIG) as publisher:
+        options = TrackOptions(project_name="forecasts", run_id=run_id)
+        story = Story(publisher, options, on_cancel=heard.set)
+        await story.begin()
+        await happens(lambda: story.run.is_cancelled)
         keys = watch.store.meta.keys_of(RunId(run_id))
         await watch.store.client.delete(keys.lease(to_bytes(RunId(run_id))))
         await past_its_lease(watch)
 
-        assert not run.is_cancelled
+        assert not heard.is_set()

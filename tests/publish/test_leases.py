@@ -18,6 +18,7 @@ from runstore.core.ids import RunId, to_bytes
 from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.projector import Projector
+from runstore.publish import track
 from runstore.publish.event import make_event
 from runstore.publish.track import Story, TrackOptions
 from runstore.reaper import Reaper, ReaperConfig
@@ -96,7 +97,8 @@ async def test_a_process_that_is_killed_ends_its_run(redis_url: str, watch: Watc
 
 
 DIES_AT_ONCE = """
-import asyncio, os, signal, sys, runstore
+import asyncio, os, signal, sys, runstore, runstore.publish.track
+runstore.publish.track._HELD_S = 30
 config = runstore.PublisherConfig(lease_s=float(sys.argv[2]))
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -124,7 +126,8 @@ async def test_work_that_kills_its_process_with_its_first_line_ends_its_run(
     assert run.error_message == "worker lost"
 
 
-async def test_work_that_begins_is_held_already(redis_url: str, watch: Watch) -> None:
+async def test_work_that_begins_is_held_already(redis_url: str, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track, "_HELD_S", 30)
     async with AsyncPublisher(redis_url, "forecasts", config=CONFIG) as publisher:
         for _ in range(20):
             async with publisher.track():

@@ -58,6 +58,10 @@ class Started:
         return str(self.said["url"])
 
     @property
+    def ws_url(self) -> str:
+        return str(self.said["ws_url"])
+
+    @property
     def token(self) -> str:
         return str(self.said["token"])
 

@@ -216,6 +216,7 @@ class Rebuild:
             entry=cursor.entry,
             feed=encode_feed(told),
             commands=commands,
+            safety=self._safety,
         )
         if outcome.verdict in {Verdict.WRONG, Verdict.FEED}:
             raise StoreUnavailable(f"partition {keys.partition} takes no commit: {outcome.about!r}")

@@ -15,6 +15,9 @@ class TailConfig(msgspec.Struct, frozen=True, kw_only=True):
     identify_every_s: float = 2.0
     """How often the store is asked for its id, which is another once somebody emptied it. Seconds."""
 
+    sight_fresh_s: float = 0.2
+    """How long clients that resume from one place share what the feed says about it. Seconds."""
+
     backoff_s: float = 0.1
     """The first pause after a failed turn, doubled with each further one. Seconds."""
 

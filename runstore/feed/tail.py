@@ -18,7 +18,7 @@ from time import monotonic
 
 import msgspec
 
-from runstore.core.cursor import Cursor, Place, Standing, certain_ms, judge
+from runstore.core.cursor import Cursor, FeedSight, Place, Standing, certain_ms, judge
 from runstore.core.errors import CursorLost, RunstoreError, StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.core.fold import MAX_STREAM_MS
@@ -31,6 +31,7 @@ from runstore.feed.body import Bodies, FetchView
 from runstore.feed.config import TailConfig
 from runstore.feed.held import Held
 from runstore.feed.hub import Hub, Push, Rollback
+from runstore.feed.sights import Sights
 from runstore.feed.terminal import wait_terminal
 from runstore.ports import Feed
 from runstore.wire.cursor import encode_cursor
@@ -52,6 +53,7 @@ class FeedTail:
         self.entries = 0
         self.is_connected = False
         self._feed = feed
+        self._sights = Sights(feed.sight, self.config.sight_fresh_s)
         self._places: list[Place] = []
         self._awaited: list[Awaited] = []
         self._held: defaultdict[int, Held] = defaultdict(Held)
@@ -193,13 +195,16 @@ class FeedTail:
                 await self.passed(place.partition, place.entry, left_s)
 
     async def judge(self, cursor: Cursor) -> dict[int, Standing]:
-        """Say how each place of a cursor stands, by partition; one of a partition that does not exist is lost.
+        """Say how each place of a client's cursor stands, by partition; one that cannot be is lost.
 
         Raises: StoreUnavailable.
         """
+        return await self._judge(cursor, self._sights.see)
+
+    async def _judge(self, cursor: Cursor, see: Callable[[Place], Awaitable[FeedSight]]) -> dict[int, Standing]:
         known = [place for place in cursor if self._can_be(place)]
         standings = {place.partition: Standing.LOST for place in cursor}
-        sights = await asyncio.gather(*(self._feed.sight(place) for place in known))
+        sights = await asyncio.gather(*(see(place) for place in known))
         standings.update({place.partition: judge(place, sight) for place, sight in zip(known, sights, strict=True)})
         return standings
 
@@ -254,7 +259,7 @@ class FeedTail:
 
         Raises: StoreUnavailable.
         """
-        standings = await self.judge(tuple(self._places))
+        standings = await self._judge(tuple(self._places), self._feed.sight)
         bad = {p: standing for p, standing in standings.items() if standing in (Standing.LOST, Standing.GAP)}
         if bad:
             await self._begin_anew(bad, lost=Standing.LOST in bad.values())
@@ -335,6 +340,7 @@ class FeedTail:
             else:
                 self._awaited[partition].advance(place)
         self.bodies.forget()
+        self._sights.forget_all()
         for forget in self._forgetters:
             forget(rollback)
         self.hub.roll_back(rollback)

@@ -45,6 +45,7 @@ class Figures(msgspec.Struct, kw_only=True):
     missed: int = 0
     repeats: int = 0
     resets: int = 0
+    put_off: int = 0
     commands: int = 0
     commands_idle: int = 0
     gateway_mib: int = 0
@@ -58,14 +59,14 @@ class Figures(msgspec.Struct, kw_only=True):
 class Subscriber:
     """One socket that resumes by its cursor, as the SDK does."""
 
-    def __init__(self, number: int, runs: list[str]) -> None:
+    def __init__(self, runs: list[str]) -> None:
         self.runs = runs
         self.heard: Counter[str] = Counter()
         self.resets = 0
+        self.put_off = 0
         self.subscribed_at = 0.0
         self.subscribed = asyncio.Event()
         self._cursor: str | None = None
-        self._number = number
 
     @property
     def missing(self) -> set[str]:
@@ -83,18 +84,20 @@ class Subscriber:
                         timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
                     )
                     attempt = 0
-                    asked: dict[str, Any] = {"type": "subscribe", "id": "a", "run_ids": self.runs, "output": False}
-                    if self._cursor is not None:
-                        asked["cursor"] = self._cursor
-                    await ws.send_str(json.dumps(asked))
+                    await self._subscribe(ws)
                 async with ws:
                     await self._listen(ws)
-            except (aiohttp.ClientError, OSError, TimeoutError) as e:
-                if self._number == 0: print(repr(e), flush=True)
+            except (aiohttp.ClientError, OSError, TimeoutError):
                 attempt += 1
             self.subscribed.clear()
             if self.missing:
                 await asyncio.sleep(pause_s(_BACKOFF, attempt))
+
+    async def _subscribe(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        asked: dict[str, Any] = {"type": "subscribe", "id": "a", "run_ids": self.runs, "output": False}
+        if self._cursor is not None:
+            asked["cursor"] = self._cursor
+        await ws.send_str(json.dumps(asked))
 
     async def _listen(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         async for message in ws:
@@ -107,6 +110,10 @@ class Subscriber:
                 self.heard[told["run"]["run_id"]] += 1
             elif told["type"] == "reset":
                 self.resets += 1
+            elif told["type"] == "error":
+                self.put_off += 1
+                await asyncio.sleep(_BACKOFF.put_off_s)
+                await self._subscribe(ws)
             elif told["type"] == "done":
                 return
 
@@ -130,9 +137,7 @@ async def _play(made: Site, figures: Figures) -> Figures:
     gateway = made.start_gateway(port, RUNSTORE_GATEWAY_CONNECTIONS_PER_ADDRESS="0")
     count = figures.runs // 2
     early, late = [str(uuid4()) for _ in range(count)], [str(uuid4()) for _ in range(count)]
-    everybody = [
-        Subscriber(number, [early[number % count], late[number % count]]) for number in range(figures.sockets)
-    ]
+    everybody = [Subscriber([early[number % count], late[number % count]]) for number in range(figures.sockets)]
     connector = aiohttp.TCPConnector(limit=0)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as http,
@@ -172,6 +177,7 @@ async def _play(made: Site, figures: Figures) -> Figures:
         figures.missed = sum(len(each.missing) for each in everybody)
         figures.repeats = sum(sum(each.heard.values()) - len(each.heard) for each in everybody)
         figures.resets = sum(each.resets for each in everybody)
+        figures.put_off = sum(each.put_off for each in everybody)
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
@@ -180,15 +186,15 @@ async def _play(made: Site, figures: Figures) -> Figures:
 
 
 async def _all_subscribed(everybody: list[Subscriber]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         for each in everybody:
             await each.subscribed.wait()
 
 
 async def _heard(everybody: list[Subscriber], runs: set[str]) -> None:
-    async with asyncio.timeout(60):
-        while any(runs & each.missing for each in everybody):
-            await asyncio.sleep(0.1)
+    async with asyncio.timeout(240):
+        while any(runs & each.missing for each in everybody):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # nothing tells
 
 
 async def _end(publisher: AsyncPublisher, runs: list[str]) -> None:

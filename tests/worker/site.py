@@ -68,7 +68,7 @@ class Site:
             **settings,
         }
         return WorkerConfig(
-            projects={project.name: project for project in projects}, data_dir=self.folder / "data", **fields
+            projects={project.name: project for project in projects}, **{"data_dir": self.folder / "data", **fields}
         )
 
     async def worker(self, *projects: Project, **settings: Any) -> Worker:

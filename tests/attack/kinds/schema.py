@@ -17,7 +17,7 @@ async def run(site: Site, tally: Tally, plan: Plan) -> None:
 ATTACK = Attack(
     name="schema",
     checks="statuses, media types, headers and bodies as the OpenAPI document says; methods it does not name are 405",
-    share=0.006,
+    share=0.02,
     least=40,
     warms_up=False,
     run=run,

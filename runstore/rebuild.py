@@ -206,7 +206,8 @@ class Rebuild:
             commands += _commands(keys, Record(run, cursor.n + 1, page), fresh.items)
         nonce, epoch = token_bytes(NONCE_BYTES), token_bytes(EPOCH_BYTES)
         commands.append([b"HSET", keys.cursor, b"epoch", epoch])
-        told = FeedEntry(n=cursor.n + 1, nonce=nonce, entry=cursor.entry, changes=())
+        is_marked = self._store.safety.has_mark
+        told = FeedEntry(n=cursor.n + 1, nonce=nonce, entry=cursor.entry, changes=(), is_marked=is_marked)
         outcome = await commit(
             self._client,
             keys,
@@ -216,7 +217,7 @@ class Rebuild:
             entry=cursor.entry,
             feed=encode_feed(told),
             commands=commands,
-            safety=self._safety,
+            safety=self._store.safety,
         )
         if outcome.verdict in {Verdict.WRONG, Verdict.FEED}:
             raise StoreUnavailable(f"partition {keys.partition} takes no commit: {outcome.about!r}")

@@ -15,6 +15,11 @@ JSON = st.recursive(
 """Any JSON, and NaN and infinities, which Python writes as if they were."""
 
 
+def size_for(inputs: int) -> int:
+    """Say how many examples are worth their time for so many inputs."""
+    return min(1500, max(100, inputs // 8))
+
+
 def pool(strategy: st.SearchStrategy[T], size: int, of: int) -> list[T]:
     """Draw so many examples, about."""
     drawn: list[T] = []

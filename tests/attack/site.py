@@ -80,7 +80,7 @@ class Site:
     known: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     document: dict[str, Any] = field(default_factory=dict)
-    pools: dict[str, list[Any]] = field(default_factory=dict)
+    pools: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -95,11 +95,11 @@ class Site:
     def admin(self) -> str:
         return self.tokens["admin"]
 
-    def pooled(self, name: str, make: Callable[[], list[Any]]) -> list[Any]:
-        """Return what was made once: Hypothesis takes its time."""
-        if name not in self.pools:
-            self.pools[name] = make()
-        return self.pools[name]
+    def pooled(self, name: str, size: int, make: Callable[[int], list[Any]]) -> list[Any]:
+        """Return what was made once, so many examples: Hypothesis takes its time."""
+        if (name, size) not in self.pools:
+            self.pools[name, size] = make(size)
+        return self.pools[name, size]
 
     def process(self, name: str) -> Watched:
         return next(process for process in self.processes if process.name == name)

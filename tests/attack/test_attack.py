@@ -13,7 +13,7 @@ from tests.attack.table import write, write_failures
 from tests.attack.verdict import MIB, Change
 from tests.attack.watched import Reading
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def wrong(outcome: Outcome) -> str:
@@ -31,11 +31,11 @@ async def broken(tmp_path: Path, kind: str, role: str, how: str, inputs: int) ->
 async def test_a_few_of_every_kind_find_nothing_wrong(tmp_path: Path) -> None:
     kinds = [kind for kind in ATTACKS.values() if kind.name != "schema" or find_spec("schemathesis")]
 
-    outcome = await attack(tmp_path, kinds, inputs=3_000, seed=20_260_428)
+    outcome = await attack(tmp_path, kinds, inputs=2_000, seed=20_260_428)
 
     assert not write_failures(outcome)
     assert {tally.kind for tally in outcome.tallies if tally.inputs} == {kind.name for kind in kinds}
-    assert outcome.inputs > 2_500
+    assert outcome.inputs > 1_800
     assert all(f"| {kind.name} |" in write(outcome, ATTACKS, seed=1) for kind in kinds)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.attack import odd
 from tests.attack.attack import Attack, Plan, Tally
-from tests.attack.pool import JSON, pool, spoilt
+from tests.attack.pool import JSON, pool, size_for, spoilt
 from tests.attack.site import ATTACKED, SECRET, Site
 from tests.cli.processes import run as run_command
 
@@ -28,7 +28,7 @@ WITHIN_S = 120.0
 STATUSES = ("pending", "running", "success", "failed", "timed_out", "cancelled")
 
 
-def events(site: Site, seed: int) -> list[Any]:
+def events(site: Site, seed: int, size: int) -> list[Any]:
     """Have Hypothesis make events, those only that our own parts may write included."""
     texts = st.text(max_size=40)
     ids = (
@@ -78,7 +78,7 @@ def events(site: Site, seed: int) -> list[Any]:
         optional={name: value for name, value in public.items() if name not in required},
     )
     broken = st.one_of(spoilt(public, required=required), spoilt(odd_words, required=required), JSON)
-    return [*pool(good, 1500, seed), *pool(broken, 1500, seed)]
+    return [*pool(good, size, seed), *pool(broken, size, seed)]
 
 
 def draw(random: Random, made: list[Any], partitions: int) -> tuple[int, str, dict[bytes, bytes]]:
@@ -136,7 +136,10 @@ def _canary(status: str, run_id: UUID, **more: Any) -> dict[str, Any]:
 
 async def run(site: Site, tally: Tally, plan: Plan) -> None:
     """Write entries past every door, as whoever has the server's password can."""
-    made, keys = site.pooled("events", lambda: events(site, plan.seed)), site.store.meta.keys
+    made, keys = (
+        site.pooled("events", size_for(plan.inputs), lambda size: events(site, plan.seed, size)),
+        site.store.meta.keys,
+    )
     before_added, before_counted = await _added(site), await _counted(site)
     canaries: dict[str, int] = {}
     numbers = list(plan.numbers())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.attack import odd
 from tests.attack.attack import Attack, Plan, Tally, each
 from tests.attack.http_line import QUIET_S, NotHttp
-from tests.attack.pool import JSON, pool, spoilt
+from tests.attack.pool import JSON, pool, size_for, spoilt
 from tests.attack.site import ATTACKED, SECRET, Site
 from tests.attack.ws_line import BINARY, CLOSE, PING, PONG, TEXT, NotWebsocket, WsLine, frame
 
@@ -25,7 +25,7 @@ CODES = {1000, 1001, 1002, 1003, 1005, 1006, 1007, 1009, 1013}
 """How a connection may be closed: 1011 is the gateway's own failure, and 4401 is for tokens that end."""
 
 
-def messages(site: Site, seed: int) -> list[Any]:
+def messages(site: Site, seed: int, size: int) -> list[Any]:
     """Have Hypothesis make messages."""
     ids = (
         st.sampled_from((*site.known, *site.hidden))
@@ -56,7 +56,7 @@ def messages(site: Site, seed: int) -> list[Any]:
         required=("type", "id", "project_name"),
     )
     unsubscribe = spoilt({"type": st.just("unsubscribe"), "id": subscription}, required=("type", "id"))
-    return pool(st.one_of(subscribe, subscribe, of_project, unsubscribe, JSON), 1500, seed)
+    return pool(st.one_of(subscribe, subscribe, of_project, unsubscribe, JSON), size, seed)
 
 
 def odd_frames(random: Random) -> tuple[bytes, int | None]:
@@ -146,7 +146,7 @@ def handshake(site: Site, random: Random) -> tuple[list[bytes], bool]:
 
 async def run(site: Site, tally: Tally, plan: Plan) -> None:
     """Open connections, each with its messages and one odd frame."""
-    made = site.pooled("frames", lambda: messages(site, plan.seed))
+    made = site.pooled("frames", size_for(plan.inputs), lambda size: messages(site, plan.seed, size))
 
     async def one(number: int) -> None:
         await _connection(site, tally, plan.random(number), number, made)

@@ -1,4 +1,4 @@
-"""What the feed says about a place is asked once for all who ask at about one time, and never from before a rollback."""
+"""What the feed says about a place is asked once for all who ask at about one time, never from before a rollback."""
 
 import asyncio
 

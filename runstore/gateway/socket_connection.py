@@ -273,7 +273,8 @@ class Connection:
         transport = self._transport()
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > _UNSENT_BYTES:
             return False
-        if len(messages) > 1 and sum(message.held_bytes for message in messages) > _AT_ONCE_BYTES:
+        held_bytes = sum(message.held_bytes for message in messages)
+        if held_bytes > self._config.outbox_bytes or (len(messages) > 1 and held_bytes > _AT_ONCE_BYTES):
             return False
         frames: list[bytes] = []
         for message in messages:

@@ -168,6 +168,11 @@ class Server:
 
     # hashes
 
+    def mset(self, args: list[bytes]) -> bytes:
+        for key, value in zip(args[::2], args[1::2], strict=True):
+            self.set([key, value])
+        return b"OK"
+
     def hset(self, args: list[bytes]) -> int:
         found = self._typed(args[0], dict, make=True)
         before = len(found)
@@ -346,6 +351,7 @@ _KEYS = (
     "TTL",
     "GET",
     "SET",
+    "MSET",
 )
 _HASHES = ("HSET", "HSETNX", "HGET", "HMGET", "HGETALL", "HKEYS", "HDEL", "HINCRBY")
 _SETS = ("ZADD", "ZREM", "ZCARD", "ZCOUNT", "ZSCORE", "ZRANGE", "ZRANGEBYLEX")

@@ -64,7 +64,7 @@ class Ears:
         self.told_end_at: dict[str, int] = {}
         self.projects: dict[str, str] = {}
         self.cuts_at: list[int] = []
-        self.acknowledged: dict[str, tuple[str, int]] = {}
+        self.acknowledged: dict[str, Line] = {}
         self._floors: dict[tuple[str, int], tuple[int, bool, str]] = {}
         self._walks: list[tuple[int, Line]] = []
         self._asked_at: dict[tuple[str, int], int] = {}
@@ -114,7 +114,7 @@ class Ears:
             if Status(line.status) in TERMINAL:
                 self.told_end_at.setdefault(line.run_id, line.at)
         elif line.outcome is Outcome.OK:
-            self.acknowledged[line.event_id] = (line.run_id, line.at)
+            self.acknowledged[line.event_id] = line
             self.report.counts["events acknowledged"] += 1
             self.report.counts["of these by the spool"] += line.spooled
         else:

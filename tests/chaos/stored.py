@@ -15,6 +15,7 @@ from runstore.core.status import Status
 from runstore.projection.batch import PAGE_RUNS
 from runstore.projection.writes import end_ms
 from runstore.wire.record import Record
+from tests.chaos.history import Line
 from tests.chaos.report import Report
 from tests.projector.folded import fold_log
 
@@ -48,24 +49,24 @@ class Rest(msgspec.Struct, kw_only=True):
 
 def check_store(
     final: Rest,
-    acknowledged: Mapping[str, tuple[str, int]],
+    acknowledged: Mapping[str, Line],
     report: Report,
     *,
     is_exact: bool = True,
-    may_lose: Callable[[int], bool] = lambda _: False,
+    may_lose: Callable[[Line], bool] = lambda _: False,
 ) -> None:
-    """Check the final store. `acknowledged` are the ids of events with their runs and when that was.
+    """Check the final store. `acknowledged` are the ids of events with the lines that say so.
 
     `is_exact` false: the log was written anew meanwhile, so counts and times need not be those of one fold. `may_lose`
-    says whether what was acknowledged at a time may be gone.
+    says whether what was acknowledged by a line may be gone.
     """
     in_log = _check_fold(final, report, is_exact=is_exact)
-    for event_id, (run_id, at) in acknowledged.items():
+    for event_id, line in acknowledged.items():
         if event_id in in_log:
             continue
         report.counts["acknowledged events lost"] += 1
-        if not may_lose(at):
-            report.broken(ACKNOWLEDGED, f"event {event_id} of run {run_id} is not in the log")
+        if not may_lose(line):
+            report.broken(ACKNOWLEDGED, f"event {event_id} of run {line.run_id} is not in the log")
     for run_id, record in final.records.items():
         if not record.run.is_terminal:
             report.broken(ENDED, f"{run_id} is {record.run.status}")

@@ -7,8 +7,8 @@ import msgspec
 from aiohttp import WSMessage, WSMsgType
 
 from runstore.core.principal import Principal
+from runstore.gateway.allowance import Allowance
 from runstore.gateway.context import Services
-from runstore.gateway.socket_config import PushConfig
 from runstore.gateway.socket_connection import Connection, Subscribed
 from runstore.gateway.socket_project import ProjectSubscription
 from runstore.gateway.socket_runs import Reach, RunsSubscription
@@ -54,5 +54,5 @@ async def serve(services: Services, principal: Principal, peer: Peer) -> None:
             return ProjectSubscription(connection, reach, message)
         return RunsSubscription(connection, reach, message)
 
-    connection = Connection(peer, lambda: None, PushConfig(), make)  # type: ignore[arg-type]
+    connection = Connection(peer, lambda: None, services.config, make, Allowance(services, principal))  # type: ignore[arg-type]
     await connection.serve()

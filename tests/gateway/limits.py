@@ -289,7 +289,7 @@ SETTABLE: Final[Mapping[str, Limit]] = {
         to_say(subscribe(project_name="forecasts"), subscribe(id="b", project_name="forecasts")),
         {"max_subscriptions": 1},
     ),
-    "outbox_bytes": Limit(be_told_too_much, {"outbox_bytes": 200}),
+    "outbox_bytes": Limit(be_told_too_much, {"outbox_bytes": 20}),
     "stream_bytes": Limit(be_streamed_too_much, {"stream_bytes": 500}),
     "heartbeat_s": Limit(answer_no_ping, {"heartbeat_s": 0.2}),
 }

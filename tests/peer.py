@@ -32,6 +32,11 @@ class Peer:
         """Close the connection."""
         self._said.put_nowait(WSMessage(WSMsgType.CLOSED, None, None))
 
+    @property
+    def closed(self) -> bool:
+        """Whether the gateway has closed the connection."""
+        return self.close_code is not None
+
     async def receive(self) -> WSMessage:
         return await self._said.get()
 

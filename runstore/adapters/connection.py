@@ -57,20 +57,6 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"Redis did not do as asked: {str(error)[:200] or type(error).__name__}")
 
 
-@contextmanager
-def _suspecting(pool: Any) -> Iterator[None]:
-    """Where a command was not answered in time, let none begin on another connection that was open then.
-
-    They may all lead to a server or a way that is gone without a word, and each would cost the next caller as long.
-    """
-    life = pool.life
-    try:
-        yield
-    except _UNANSWERED:
-        pool.life = max(pool.life, life + 1)
-        raise
-
-
 def _block_ms(args: Sequence[Any]) -> int:
     options = args[:_MOST_OPTIONS]
     return int(args[options.index("BLOCK") + 1]) if "BLOCK" in options else 0
@@ -138,7 +124,7 @@ class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
             finally:
                 await pool.release(connection)
         except _UNANSWERED:
-            pool.life = max(pool.life, life + 1)
+            pool.suspect(life)
             raise
         except ReadOnlyError:
             self.doubt()
@@ -147,7 +133,7 @@ class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
     def doubt(self) -> None:
         """Let no command begin on a connection that is open now: the server behind it may be one of the past."""
         pool: Any = self.connection_pool
-        pool.life += 1
+        pool.suspect(pool.life)
 
     async def drop(self) -> None:
         """Close every connection; what is asked next makes its own."""
@@ -181,9 +167,14 @@ class StorePipeline(Pipeline):  # type: ignore[type-arg, unused-ignore]
 
     async def plain(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was queued. Raises: what the client raises."""
-        with _suspecting(self.connection_pool):
+        pool: Any = self.connection_pool
+        life = pool.life
+        try:
             replies: list[Any] = await super().execute(raise_on_error)
-            return replies
+        except _UNANSWERED:
+            pool.suspect(life)
+            raise
+        return replies
 
 
 class _PacksFast:
@@ -205,6 +196,14 @@ class _Pool(BlockingConnectionPool):
     life = 0
     greeting: "Greeting"
 
+    def suspect(self, life: int) -> None:
+        """Let no command begin on a connection that was open in a `life`.
+
+        Where one command was not answered in time, they may all lead to a server or a way that is gone without a word,
+        and each would cost the next caller as long.
+        """
+        self.life = max(self.life, life + 1)
+
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         made: Any = connection
         if getattr(made, "life", self.life) != self.life:
@@ -213,7 +212,7 @@ class _Pool(BlockingConnectionPool):
         await super().ensure_connection(connection)
         if not await self.greeting.still_holds(connection):
             # those that are open lead to a server that was demoted, and answers all the same
-            self.life += 1
+            self.suspect(self.life)
             await connection.disconnect()
             made.life = self.life
             await super().ensure_connection(connection)

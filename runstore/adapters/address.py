@@ -1,5 +1,6 @@
 """Where a URL leads: to one server, to whichever server Sentinels call the primary, or to a cluster."""
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, Final
@@ -8,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 from redis.asyncio.connection import parse_url
 
+_END_OF_AUTHORITY: Final = re.compile("[/?#]")
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _KINDS: Final = "redis://, rediss://, unix://, redis+sentinel:// and redis+cluster://"
 
@@ -86,8 +88,11 @@ def address_of(url: str) -> str | None:
 
 
 def _read_several(url: str, scheme: str, kind: Kind) -> Address:
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
+    # by hand: several hosts are no authority of RFC 3986, and urlsplit refuses those with an IPv6 address among them
+    told = url.partition("://")[2]
+    authority = _END_OF_AUTHORITY.split(told, maxsplit=1)[0]
+    parts = urlsplit("//host" + told[len(authority) :])
+    login, at, hosts = authority.rpartition("@")
     nodes = tuple(_nodes(hosts, _DEFAULT_PORT[kind]))
     path = [part for part in parts.path.split("/") if part]
     service = ""

@@ -51,10 +51,15 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
         )
     with services.holds.hold(caller.principal):
         await ws.prepare(request)
-        if protocol == SUBPROTOCOL:
-            await _serve(request, ws)
-        else:
-            await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
+        try:
+            if protocol == SUBPROTOCOL:
+                await _serve(request, ws)
+            else:
+                await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
+        finally:
+            if request.transport is None:
+                # aiohttp's timer of a lost connection would hold all of it in memory until the next ping is due
+                await ws.close()
     return ws
 
 

@@ -1,10 +1,12 @@
 """What a client may do wrong, and what becomes of its connection."""
 
 import asyncio
+import gc
 import json
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from runstore.core.principal import Scope
 from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Stage, new_run, stuck, until
@@ -205,3 +207,27 @@ async def test_nothing_is_left_of_a_client_that_hangs_up(stage: Stage) -> None:
     await until(lambda: stage.open_streams == 0 and stage.tail.hub.interests == 0)
 
     await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("socket-")])
+
+
+async def test_a_lost_connection_is_not_held_until_its_next_ping_is_due(stage: Stage) -> None:
+    before = _websockets()
+    host, port = stage.gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"GET /v1/ws HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\n"
+        f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    await until(lambda: stage.open_streams == 1)
+    held = _websockets()
+
+    writer.transport.abort()
+    await until(lambda: stage.open_streams == 0 and _websockets() == before)
+
+    assert held == before + 1
+
+
+def _websockets() -> int:
+    gc.collect()
+    return sum(isinstance(each, web.WebSocketResponse) for each in gc.get_objects())

@@ -1,7 +1,8 @@
 """Leases of runs that a publisher tracks: like a worker's, but nobody offered the run, and a cancel is not left to it.
 
 Such a lease is marked `deaf`: a cancel ends its run at once, whatever the work goes on to do, and whoever holds it
-hears of that with a later heartbeat. A run that one of our workers holds is never taken from it.
+hears of that with a later heartbeat. A run that one of our workers holds is never taken from it, and of one that has
+ended no lease is taken, whoever comes late with it.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from runstore.adapters.connection import Script
 from runstore.adapters.dispatch import HEARTBEAT, NOW, Standing
 from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId, to_bytes
+from runstore.wire.record import ENDED
 
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
@@ -22,6 +24,8 @@ _HOLD: Final = Script(
     + """
 local told = redis.call('HMGET', KEYS[1], 'token', 'deaf')
 if told[1] and told[1] ~= '' and told[2] ~= '1' then return 'lost' end
+if ARGV[7] == '1' and told[1] and told[1] ~= ARGV[2] then return 'lost' end
+if redis.pcall('HEXISTS', KEYS[3], ARGV[8]) == 1 then return 'lost' end
 redis.call('HSET', KEYS[1], 'token', ARGV[2], 'worker', ARGV[4], 'project', ARGV[5], 'attempt', ARGV[6],
   'attempts', ARGV[6], 'claims', ARGV[6], 'begun', '1', 'cancel', '0', 'deaf', '1',
   'term', ARGV[3])
@@ -37,13 +41,17 @@ return redis.call('DEL', KEYS[1])
 
 
 class Holding(msgspec.Struct, kw_only=True):
-    """A run that a publisher holds, and whether its lease was taken."""
+    """A run that a publisher holds, and whether its lease was taken.
+
+    One that `yields` is taken where nobody else has it.
+    """
 
     run_id: RunId
     project_name: str
     attempt: int
     token: str
     is_taken: bool = False
+    yields: bool = False
 
 
 class RedisHolding:
@@ -58,13 +66,13 @@ class RedisHolding:
     ) -> list[Standing | StoreUnavailable]:
         """Take leases, each from whoever else tracks its run, and renew those that are taken, in two round trips.
 
-        LOST where a worker of ours has the run or, where it was taken, it is not ours any more. An error stands for one
-        that failed by itself.
+        LOST where a worker of ours has the run, or it has ended; where it was taken, or yields: it is not ours. An
+        error stands for one that failed by itself.
         """
         found: dict[RunId, Standing | StoreUnavailable] = {}
         for is_taken, script in ((False, _HOLD), (True, HEARTBEAT)):
             chosen = [holding for holding in holdings if holding.is_taken is is_taken]
-            calls = [(self._keys(each.run_id), self._args(each, worker=worker, lease_ms=lease_ms)) for each in chosen]
+            calls = [self._call(each, worker=worker, lease_ms=lease_ms) for each in chosen]
             replies = await script.run_each(self._client, calls) if calls else []
             found.update((each.run_id, _standing(reply)) for each, reply in zip(chosen, replies, strict=True))
         return [found[holding.run_id] for holding in holdings]
@@ -77,10 +85,18 @@ class RedisHolding:
         keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
         return [keys.lease(packed), keys.leases]
 
-    @staticmethod
-    def _args(holding: Holding, *, worker: str, lease_ms: int) -> list[bytes | str | int]:
-        both: list[bytes | str | int] = [to_bytes(holding.run_id), holding.token, lease_ms]
-        return both if holding.is_taken else [*both, worker, holding.project_name, holding.attempt]
+    def _call(self, holding: Holding, *, worker: str, lease_ms: int) -> tuple[list[bytes], list[bytes | str | int]]:
+        keys, packed = self._keys(holding.run_id), to_bytes(holding.run_id)
+        args: list[bytes | str | int] = [packed, holding.token, lease_ms]
+        if not holding.is_taken:
+            keys.append(self._meta.keys_of(holding.run_id).run(packed))
+            args += [worker, holding.project_name, holding.attempt, b"%d" % holding.yields, ENDED]
+        return keys, args
+
+
+def is_damaged(error: StoreUnavailable) -> bool:
+    """Say whether a lease cannot be taken for what lies in its place, which will be no better later."""
+    return "WRONGTYPE" in error.detail
 
 
 def _standing(reply: bytes | Exception) -> Standing | StoreUnavailable:

@@ -31,6 +31,8 @@ from runstore_worker.wrap import Wrapped, Wrapper
 KEEP_BYTES: Final = 4 * 1024 * 1024
 """How much of the end of each stream is kept."""
 ACKNOWLEDGED_S: Final = 0.5
+BEGUN_S: Final = 1.0
+"""How long a command that is to be stopped waits for its beginning to be told."""
 _REST_BYTES: Final = 1024
 
 
@@ -72,6 +74,7 @@ async def execute(
         )
 
         async def let_go() -> None:  # a run that is stopped cannot renew its lease, and is not lost for that
+            await asyncio.wait({beginning}, timeout=BEGUN_S)  # which takes the lease as well
             await publisher.let_go(story.run_id, drop=True)
 
         async with publisher:

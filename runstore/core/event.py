@@ -60,11 +60,23 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     traceparent: str | None = None
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """By whose lease a run is held that a publisher tracks.
+
+    Units: `term_ms` is how long it lasts from a heartbeat on; 0: nobody holds the run from here on.
+    """
+
+    token: str
+    worker: str
+    term_ms: int
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One fact about a run, already checked.
 
     `output` is set where the payload came inline (the compact JSON of the five fields), `output_ref` where it was
-    written beside the log. `numbered` asks for a `run_number`, `request` for a worker.
+    written beside the log. `numbered` asks for a `run_number`, `request` for a worker. `hold` is not told to the log:
+    it is what a publisher does about the run's lease when it sends the event.
     """
 
     run_id: RunId
@@ -83,6 +95,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     traceparent: str | None = None
     numbered: bool = False
     request: RunRequest | None = None
+    hold: Hold | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, Unpack
@@ -24,7 +23,7 @@ from runstore.publish.event import Told, make_event
 from runstore.publish.held import HeldStore
 from runstore.publish.spools import abandoned, spool_for
 from runstore.publish.track import AsyncTrack, TrackOptions
-from runstore.publish.tracked import TrackedRun
+from runstore.publish.tracked import Asked, TrackedRun
 
 _LOG: Final = logging.getLogger("runstore.publish")
 
@@ -150,11 +149,11 @@ class AsyncPublisher:
         """
         return await self._courier_here().adoption.deliver_all()
 
-    def hold(self, run: TrackedRun, attempt: int) -> "Future[None] | None":
+    def hold(self, run: TrackedRun, attempt: int) -> Asked | None:
         """Hold a tracked run by a lease from now on, and return at once; where that cannot be, it is logged.
 
-        What is returned is done when the run is held, or cannot be for now. Where the run is cancelled, it is told so
-        when the lease is next renewed.
+        The event that begins the run is to carry what is returned. Where the run is cancelled, it is told so when the
+        lease is next renewed.
         """
         if self._closed:
             return None
@@ -165,6 +164,11 @@ class AsyncPublisher:
         except NoThread as error:
             _LOG.warning("run_not_held", extra={"run_id": run.run_id, "reason": str(error)})
             return None
+
+    def ending(self, run_id: RunId) -> None:
+        """Hold a run on while its end is told, but tell its work of no cancel any more."""
+        if self._leases is not None and not self._leases.is_foreign:
+            self._leases.ending(run_id)
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
         """Hold a run no longer; with `drop` its lease ends now, else with the run."""

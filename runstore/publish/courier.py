@@ -31,7 +31,7 @@ from runstore.publish.config import PublisherConfig
 from runstore.publish.delivery import BYTES_A_SECOND, Delivery
 from runstore.publish.spool import Spool, SpoolFailed
 from runstore.publish.trouble import Trouble
-from runstore.wire.event import encode_event
+from runstore.wire.spool import encode_waiting
 
 ATTEMPTS: Final = 3
 """How often a batch is sent before its events are spooled; the first time a connection may prove long dead."""
@@ -236,7 +236,7 @@ class Courier:
         if not parcels:
             return True
         try:
-            await off_loop(self._spool.append, [encode_event(parcel.event) for parcel in parcels])
+            await off_loop(self._spool.append, [encode_waiting(parcel.event) for parcel in parcels])
         except BaseException as error:
             self._put_back(parcels)
             if not isinstance(error, SpoolFailed):
@@ -255,7 +255,7 @@ class Courier:
         if not parcels:
             return
         try:
-            self._spool.append([encode_event(parcel.event) for parcel in parcels])
+            self._spool.append([encode_waiting(parcel.event) for parcel in parcels])
         except SpoolFailed as error:
             self._tell_failure(error)
             for parcel in parcels:

@@ -1,21 +1,31 @@
-"""Deliver events to the store: one attempt, bounded in time, for events at hand and for those that wait in a spool."""
+"""Deliver events to the store: one attempt, bounded in time, for events at hand and for those that wait in a spool.
+
+A run that is tracked is held by a lease before the event that begins it is in the log, whoever delivers that and
+however late: be it a spool's, whose process has died meanwhile, or one that another life of the store has lost. So
+there is no run that has begun and that nobody would end.
+"""
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from runstore.background import off_loop
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import Event
+from runstore.publish import holds
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore, Ready
 from runstore.publish.recent import Acknowledged
 from runstore.publish.resending import Resending
 from runstore.publish.spool import Spool
-from runstore.wire.event import decode_event, encode_event
+from runstore.wire.event import encode_event
+from runstore.wire.spool import decode_waiting
+
+if TYPE_CHECKING:
+    from runstore.adapters.store import RedisStore
 
 BYTES_A_SECOND: Final = 4 * 1024 * 1024
 """How fast a store is that is not counted as away."""
@@ -76,13 +86,17 @@ class Delivery:
         await self._resending.close(self._config.patience_s)
 
     async def _send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
-        readies = await self._held.ready(event.run_id for event in events)
+        store = await self._held.store()
+        asked = holds.holds_of(events)
+        unheld = await holds.take(store, asked)
+        found = await self._held.ready(event.run_id for event in events)
+        readies = [unheld.get(event.run_id, ready) for event, ready in zip(events, found, strict=True)]
         sent = [(event, ready) for event, ready in zip(events, readies, strict=True) if isinstance(ready, Ready)]
-        cursors = iter(await self._append(sent) if sent else [])
+        cursors = iter(await self._append(store, sent) if sent else [])
+        await holds.let_go(store, asked)
         return [next(cursors) if isinstance(ready, Ready) else ready for ready in readies]
 
-    async def _append(self, sent: Sequence[tuple[Event, Ready]]) -> list[str | StoreUnavailable]:
-        store = sent[0][1].store
+    async def _append(self, store: "RedisStore", sent: Sequence[tuple[Event, Ready]]) -> list[str | StoreUnavailable]:
         most = self._config.inline_output_bytes
         large = [(event.run_id, event.output) for event, _ in sent if event.output and len(event.output) > most]
         refs = iter(await store.outputs.write_each(large) if large else [])
@@ -108,7 +122,7 @@ class Delivery:
 
 def _event_of(text: bytes) -> Event | None:
     try:
-        return decode_event(text)[0]
+        return decode_waiting(text)
     except RunstoreError as error:  # written by another version
         _LOG.error("spooled_event_unreadable", extra={"reason": error.detail[:200]})
         return None

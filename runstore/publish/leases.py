@@ -1,7 +1,11 @@
 """Hold the runs that a process tracks, by heartbeats from a thread of its own, so that its sudden end is noticed.
 
 The thread is not the work's: neither a loop that computes nor a call that blocks makes a healthy run look lost. A lease
-is taken once and then only renewed, so that one whose run has ended meanwhile is not made again.
+is taken once and then renewed. One that is gone is taken again only where nobody else has the run and it has not ended:
+the store was emptied, say, or came back without its latest.
+
+A run is held until its end is acknowledged or spooled. Where neither can be had, nobody renews its lease any more, and
+the reaper ends the run.
 
 The same heartbeats notice that a run was cancelled: its lease is gone with its end, and its record says what the end
 was. A lease that is gone proves nothing by itself, since a store may lose leases, or be another one. An end may also
@@ -26,12 +30,13 @@ from runstore.adapters.holding import Holding, RedisHolding
 from runstore.adapters.reaping import RedisReaping
 from runstore.background import Background, off_loop
 from runstore.core.errors import RunstoreError, StoreUnavailable
+from runstore.core.event import Hold
 from runstore.core.ids import RunId
 from runstore.core.lease import HEARTBEATS_PER_LEASE
 from runstore.core.status import Status
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore
-from runstore.publish.tracked import TrackedRun
+from runstore.publish.tracked import Asked, TrackedRun
 from runstore.publish.trouble import Trouble
 
 SOON_S: Final = 0.5
@@ -48,6 +53,7 @@ class _Lease(Holding, kw_only=True):
 
     run: TrackedRun
     was_looked_at: bool = False
+    is_ending: bool = False
     answered: "Future[None]" = msgspec.field(default_factory=Future)
 
     def answer(self) -> None:
@@ -77,18 +83,28 @@ class Leases:
         """Whether these are another process's, from which this one was forked."""
         return self._background.is_foreign
 
-    def hold(self, run: TrackedRun, attempt: int) -> "Future[None]":
-        """Hold a run from now on; what is returned is done when it is held, or cannot be for now. Raises: NoThread."""
+    def hold(self, run: TrackedRun, attempt: int) -> Asked:
+        """Hold a run from now on. Raises: NoThread."""
         run_id = RunId(run.run_id)
         lease = _Lease(run_id=run_id, project_name=run.project_name, attempt=attempt, token=token_hex(16), run=run)
         if self._background.is_over:
             lease.answer()
         else:
             self._background.loop.call_soon_threadsafe(self._add, lease)
-        return lease.answered
+        hold = Hold(token=lease.token, worker=self._worker, term_ms=round(self._config.lease_s * 1000))
+        return Asked(hold, lease.answered)
+
+    def ending(self, run_id: RunId) -> None:
+        """Hold a run on while its end is told, but tell its work of no cancel any more."""
+        if self._background.is_at_work:
+            with contextlib.suppress(RuntimeError):  # it has just ended with the process
+                self._background.loop.call_soon_threadsafe(self._ending, run_id)
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
-        """Stop holding a run; with `drop` its lease ends now, else with the run. Returns when nothing is under way."""
+        """Stop holding a run; with `drop` its lease ends now, and nothing is under way when this returns.
+
+        Else it ends with the run or, where the run's end was lost, by itself.
+        """
         if self._background.is_at_work:
             await asyncio.wrap_future(self._background.submit(self._let_go(run_id, drop=drop)))
 
@@ -102,19 +118,25 @@ class Leases:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._beat_forever())
 
+    def _ending(self, run_id: RunId) -> None:
+        self._to_look_at.pop(run_id, None)
+        if lease := self._leases.get(run_id):
+            lease.is_ending = True
+            lease.answer()
+
     async def _let_go(self, run_id: RunId, *, drop: bool) -> None:
         lease = self._leases.pop(run_id, None)
         self._to_look_at.pop(run_id, None)
-        if lease is not None:
-            lease.answer()
-        # while the store is away there is nothing to wait for: the end of the run waits in the spool as well
-        waits = run_id in self._under_way and (drop or not self._trouble.count)
-        if lease is None or not (waits or (drop and lease.is_taken)):
+        if lease is None:
+            return
+        lease.answer()
+        # the event that began the run may have taken it as well; while the store is away, neither can have
+        may_be_taken = lease.is_taken or run_id in self._under_way or not self._trouble.count
+        if not drop or not may_be_taken:
             return
         try:
             async with asyncio.timeout(FORGET_S), self._beating:
-                if drop and lease.is_taken:
-                    await RedisHolding(await self._held.store()).drop(run_id, lease.token)
+                await RedisHolding(await self._held.store()).drop(run_id, lease.token)
         except (RunstoreError, TimeoutError):
             _LOG.info("lease_left", extra={"run_id": run_id})
 
@@ -167,13 +189,18 @@ class Leases:
         if isinstance(standing, StoreUnavailable):
             _LOG.warning("run_not_held", extra={"run_id": lease.run_id, "reason": standing.detail[:200]})
             return
-        is_ours = self._leases.get(lease.run_id) is lease
-        if is_ours and (standing is Standing.LOST or (lease.is_taken and not lease.was_looked_at)):
+        if self._leases.get(lease.run_id) is not lease:
+            return
+        is_lost, was_taken = standing is Standing.LOST, lease.is_taken
+        if not lease.is_ending and (is_lost or (was_taken and not lease.was_looked_at)):
             # once also where all is well: the end may have come before the lease, which knows of none then
             self._to_look_at[lease.run_id] = lease
-        lease.is_taken = True
-        if standing is Standing.LOST and is_ours:
-            # it has ended, another process has it, or the store has lost it: none of these is mended by us
+        lease.is_taken = not is_lost
+        if is_lost and was_taken:
+            # it has ended, another process has it, or the store has lost it, which alone is mended by us
+            lease.yields = True
+            self._news.set()
+        elif is_lost:
             del self._leases[lease.run_id]
 
     async def _look(self) -> None:

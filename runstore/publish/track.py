@@ -17,11 +17,11 @@ from uuid import uuid4
 import msgspec
 
 from runstore.core.errors import RunstoreError
-from runstore.core.event import Event
+from runstore.core.event import Event, Hold
 from runstore.core.ids import RunId, parse_run_id
 from runstore.core.status import Status
 from runstore.publish.event import Told, make_event
-from runstore.publish.tracked import Ending, TrackedRun, ending_of, lean_output_of, output_of
+from runstore.publish.tracked import Asked, Ending, TrackedRun, ending_of, lean_output_of, output_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -43,8 +43,12 @@ class Sender(Protocol):
         """Send an event, and return when it is acknowledged."""
         ...
 
-    def hold(self, run: TrackedRun, attempt: int) -> "Future[None] | None":
-        """Hold a run from now on, and tell it where it is cancelled; done when it is held, or cannot be for now."""
+    def hold(self, run: TrackedRun, attempt: int) -> Asked | None:
+        """Hold a run from now on, and tell it where it is cancelled; None where that cannot be."""
+        ...
+
+    def ending(self, run_id: RunId) -> None:
+        """Hold it on while its end is told, but tell it of no cancel any more."""
         ...
 
     async def let_go(self, run_id: RunId, *, drop: bool) -> None:
@@ -86,6 +90,7 @@ class Story:
         self._sender = sender
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._hold: Hold | None = None
         self._told: dict[str, Any] | None = None
         self._next: dict[str, Any] | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -104,7 +109,7 @@ class Story:
         event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
         held = self.hold()
         try:
-            await self._send(event)
+            await self._send(msgspec.structs.replace(event, hold=self._hold))
         except Exception:
             await self._sender.let_go(event.run_id, drop=True)
             raise
@@ -118,14 +123,19 @@ class Story:
                 held_here.cancel()
 
     def hold(self) -> "Future[None] | None":
-        """Hold the run, or hold it again where it was let go of."""
-        return self._sender.hold(self.run, self._options.attempt or 1)
+        """Hold the run, or hold it again where it was let go of; done when it is held, or cannot be for now."""
+        asked = self._sender.hold(self.run, self._options.attempt or 1)
+        self._hold = asked.hold if asked is not None else None
+        return asked.answered if asked is not None else None
 
     async def pause(self, why: str) -> None:
         """Tell that an attempt is over and another will come; nobody holds the run until then."""
         await self._stop_progress()
         await self._sender.let_go(self.run_id, drop=True)
-        await self._send(make_event(self.run.run_id, Status.RUNNING, self._options.told(progress={"message": why})))
+        event = make_event(self.run.run_id, Status.RUNNING, self._options.told(progress={"message": why}))
+        # where the beginning waits in the spool, the run is held by that when it comes
+        hold = msgspec.structs.replace(self._hold, term_ms=0) if self._hold is not None else None
+        await self._send(msgspec.structs.replace(event, hold=hold))
 
     async def finish(self, ending: Ending) -> None:
         """Publish how it ended. Never raises, but for a cancellation, which does not stop the publishing."""
@@ -135,15 +145,16 @@ class Story:
 
     async def _finish(self, ending: Ending) -> None:
         await self._stop_progress()
-        try:
-            # before the end is told, so that no lease is taken of a run that has ended
-            await self._sender.let_go(self.run_id, drop=False)
-        except Exception:  # noqa: BLE001 - it ends by itself
-            _LOG.exception("lease_left", extra={"run_id": self.run.run_id})
+        self._sender.ending(self.run_id)
         try:
             self.is_end_safe = await self._send(self._end(ending))
         except Exception:  # noqa: BLE001 - the work's own error must not be masked by ours
             _LOG.exception("end_not_published", extra={"run_id": self.run.run_id})
+        try:
+            # and not before, or a run whose end is lost would be nobody's: its lease lapses now, and it is ended
+            await self._sender.let_go(self.run_id, drop=False)
+        except Exception:  # noqa: BLE001 - it ends by itself
+            _LOG.exception("lease_left", extra={"run_id": self.run.run_id})
 
     async def _stop_progress(self) -> None:
         self._next = None

@@ -7,12 +7,12 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from runstore.core.errors import RunstoreError
-from runstore.core.event import MAX_JSON_DEPTH
+from runstore.core.event import MAX_JSON_DEPTH, Hold
 from runstore.core.status import Status
 from runstore.publish.event import encode
 from runstore.wire.event import check_depth
@@ -23,6 +23,13 @@ _MAX_LEAN: Final = 100_000
 _MAX_REPR: Final = 10_000
 _MAX_MESSAGE: Final = 1000
 Notify = Callable[[dict[str, Any]], None]
+
+
+class Asked(NamedTuple):
+    """By whose lease a run is to be held; `answered` is done when it is, or cannot be for now."""
+
+    hold: Hold
+    answered: "concurrent.futures.Future[None]"
 
 
 class TrackedRun:

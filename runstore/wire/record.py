@@ -34,6 +34,9 @@ PROJECTED: Final = (
 )
 """The fields of the record without its history, for a read that leaves the history out."""
 
+ENDED: Final = b"z"
+"""The field that a run has once it has ended."""
+
 
 class Record(NamedTuple):
     """A run with what its storing needs: the number of the commit that wrote it, and its page in the listing."""
@@ -64,7 +67,7 @@ def encode_record(record: Record) -> dict[bytes, bytes]:  # noqa: PLR0912 - one 
     if run.started_us is not None:
         fields[b"a"] = b"%d" % run.started_us
     if run.finished_us is not None:
-        fields[b"z"] = b"%d" % run.finished_us
+        fields[ENDED] = b"%d" % run.finished_us
     if run.error_message is not None:
         fields[b"x"] = run.error_message.encode()
     if run.attempt != 1:

@@ -1,7 +1,8 @@
 """The bytes of a spool file: a head, then records, each found again behind damage.
 
 The head is `RUNSPOOL`, a version, how far the records were delivered (with a checksum of its own: it is overwritten in
-place) and which store they are for. A record is a mark, its length, the CRC-32 of what follows, and one event as JSON.
+place) and which store they are for. A record is a mark, its length, the CRC-32 of what follows, and one event as JSON,
+with a field `hold` more where its run is tracked: who delivers it sees to the run's lease.
 A record that was cut short by a crash is recognised by its length or checksum; what follows other damage is found by
 the next mark whose record is whole.
 """
@@ -12,6 +13,11 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import Final, NamedTuple
 
+import msgspec
+
+from runstore.core.event import Event, Hold
+from runstore.wire.event import decode_event, encode_event
+
 _HEAD: Final = struct.Struct("<8sHHQI")
 _DELIVERED: Final = struct.Struct("<QI")
 _RECORD: Final = struct.Struct("<4sII")
@@ -21,6 +27,13 @@ _MARK: Final = b"\xf7ev\x1e"
 DELIVERED_AT: Final = 12
 """Where in the file the place of the first record that was not delivered yet is written."""
 MOST_LABEL_BYTES: Final = 500
+
+
+class _Held(msgspec.Struct, gc=False):
+    hold: Hold | None = None
+
+
+_HELD: Final = msgspec.json.Decoder(_Held)
 
 
 class Head(NamedTuple):
@@ -62,6 +75,25 @@ def decode_head(data: bytes | mmap) -> Head | None:
 def encode_delivered(place: int) -> bytes:
     """Write what lies at DELIVERED_AT."""
     return _DELIVERED.pack(place, _crc_of(place))
+
+
+def encode_waiting(event: Event) -> bytes:
+    """Write an event that is to wait."""
+    text = encode_event(event)
+    if event.hold is None:
+        return text
+    return text[:-1] + b',"hold":' + msgspec.json.encode(event.hold) + b"}"
+
+
+def decode_waiting(text: bytes) -> Event:
+    """Read what `encode_waiting` wrote. Raises: InvalidRequest, InvalidRunId or PayloadTooLarge."""
+    event, unknown = decode_event(text)
+    if not unknown:
+        return event
+    try:
+        return msgspec.structs.replace(event, hold=_HELD.decode(text).hold)
+    except msgspec.MsgspecError:  # another version's
+        return event
 
 
 def encode_record(event: bytes) -> bytes:

@@ -173,8 +173,9 @@ class Rebuild:
         first = refold.first
         place: Any = 0
         pattern = keys.run(b"").replace(b"{", b"\\{") + b"?" * 16
+        client = await self._client.of_server(keys.cursor)
         while first is not None:
-            place, names = await self._client.execute_command("SCAN", place, "MATCH", pattern, "COUNT", 1000)
+            place, names = await client.execute_command("SCAN", place, "MATCH", pattern, "COUNT", 1000)
             run_ids = [from_bytes(name[-16:]) for name in names if from_bytes(name[-16:]) not in refold.fresh]
             for run_id, live in zip(run_ids, await self._read(keys, run_ids) if run_ids else [], strict=True):
                 if live.items and first <= live.items[0].entry_id <= (refold.last or first):

@@ -86,6 +86,13 @@ class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
         if not task.cancelled():
             task.exception()
 
+    async def of_server(self, key: bytes | str) -> "StoreClient":
+        """Return a client for the one server that holds a key, for what is about all that it holds.
+
+        Raises: StoreUnavailable.
+        """
+        return self
+
     def on_shut(self, end: Callable[[], Awaitable[None]]) -> None:
         """Call this when the client is shut."""
         self._ends.append(end)

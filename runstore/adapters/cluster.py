@@ -34,6 +34,7 @@ _MOST_REDIRECTS: Final = 8
 _WAITS: Final = frozenset({"WAIT", "WAITAOF"})
 _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
 _KEYLESS: Final = frozenset({"PING", "TIME", "INFO", "ROLE", "CONFIG", "SCRIPT LOAD"})
+_OF_EACH: Final = frozenset({"SCAN", "KEYS", "DBSIZE", "RANDOMKEY", "FLUSHALL", "FLUSHDB"})
 _PUT_OFF: Final = (TryAgainError, ClusterDownError)
 
 
@@ -71,7 +72,11 @@ class ClusterClient(StoreClient):
         """The servers that hold slots, as far as is known."""
         return frozenset(self._slots.values())
 
-    async def holder(self, key: str) -> Node:
+    async def of_server(self, key: bytes | str) -> StoreClient:
+        """Return a client for the server that holds a key. Raises: StoreUnavailable."""
+        return self.at(await self.holder(key))
+
+    async def holder(self, key: bytes | str) -> Node:
         """Return the server that holds a key.
 
         Raises: StoreUnavailable.
@@ -268,6 +273,8 @@ class ClusterPipeline(StorePipeline):
 def slot_of(args: tuple[Any, ...]) -> int:
     """Return the slot that a command is about; one about no key goes where the store's own record is."""
     name = args[0]
+    if name in _OF_EACH:
+        raise ValueError(f"{name} is about all that one server holds: ask each primary of the cluster")
     if name in _KEYLESS:
         return slot_of_key(META)
     if name in _SCRIPTS:

@@ -12,6 +12,9 @@ from runstore.core.errors import StoreUnavailable
 KNOWN_S: Final = 1.0
 """How long an answer is taken to hold for connections that are open; one that is made asks anew."""
 
+SILENT_S: Final = 10.0
+"""For how long nobody is asked about connections that are open, once no Sentinel has answered."""
+
 
 class Sentinels:
     """The Sentinels of one service. `make` makes a client for one of them."""
@@ -21,7 +24,8 @@ class Sentinels:
     ) -> None:
         self._clients = [make(host, port) for host, port in nodes]
         self._service = service
-        self._known: tuple[tuple[str, int], float] | None = None
+        self._known: tuple[str, int] | None = None
+        self._ask_at_s = 0.0
 
     async def primary(self) -> tuple[str, int]:
         """Ask who is the primary. Raises: redis.ConnectionError where no Sentinel says."""
@@ -37,18 +41,19 @@ class Sentinels:
                 self._clients.remove(client)
                 self._clients.insert(0, client)
                 address = told[0].decode(), int(told[1])
-                self._known = address, monotonic()
+                self._known, self._ask_at_s = address, monotonic() + KNOWN_S
                 return address
+        self._ask_at_s = monotonic() + SILENT_S
         raise RedisConnectionError(f"no Sentinel names a primary of {self._service!r}: {reason}")
 
     async def is_primary(self, host: str, port: int) -> bool:
         """Whether a server is the primary still, as far as anybody says."""
-        if self._known is None or monotonic() - self._known[1] > KNOWN_S:
+        if monotonic() >= self._ask_at_s:
             try:
                 await self.primary()
             except RedisConnectionError:
                 return True
-        return self._known is None or self._known[0] == (host, port)
+        return self._known is None or self._known == (host, port)
 
     async def aclose(self) -> None:
         """Close the connections to them."""

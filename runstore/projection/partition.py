@@ -198,9 +198,11 @@ class PartitionProjector:
         if large:
             await self._store.outputs.write_many(large)
         writes = write_batch(self._keys, batch, counts=standing.counts, stats=standing.stats, inline=inline)
-        nonce = await self._commit(standing, batch, writes)
+        nonce, is_safe = await self._commit(standing, batch, writes)
         self._remember(standing, batch, nonce)
-        await self._forget(standing, batch)
+        if is_safe:
+            # else the numbers' own fence, on another server of a cluster, would outlive the commit
+            await self._forget(standing, batch)
 
     async def _look(self, readings: Sequence[Heard | DeadLetter]) -> Seen:
         events = [reading.entry.event for reading in readings if isinstance(reading, Heard)]
@@ -296,7 +298,7 @@ class PartitionProjector:
     async def _forget_numbers(self, name: str, run_ids: Sequence[RunId], epoch: bytes, n: int) -> None:
         await run_numbers.forget(self._store.client, name, run_ids, partition=self._partition, epoch=epoch, n=n)
 
-    async def _commit(self, standing: Standing, batch: Batch, writes: Writes) -> bytes:
+    async def _commit(self, standing: Standing, batch: Batch, writes: Writes) -> tuple[bytes, bool]:
         nonce, n, safety = token_bytes(NONCE_BYTES), standing.n + 1, self._store.safety
         told = FeedEntry(
             n=n,
@@ -333,7 +335,7 @@ class PartitionProjector:
             raise Lost
         if safety.has_mark:
             await self._mark(Mark(n, nonce), is_safe=outcome.is_safe)
-        return nonce
+        return nonce, outcome.is_safe
 
     async def _mark(self, mark: Mark, *, is_safe: bool) -> None:
         """Let gateways tell of a commit. What fails here is done by `confirm`: the commit itself stands."""

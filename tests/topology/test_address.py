@@ -1,8 +1,11 @@
 """Where a URL leads."""
 
+from typing import Any
+
 import pytest
 
 from runstore.adapters.address import Kind, address_of, read_address
+from runstore.adapters.cluster import slot_of, slot_of_key
 from runstore.adapters.store import RedisStore
 from runstore.core.errors import InvalidRequest
 
@@ -57,3 +60,22 @@ def test_an_address_is_shown_without_who_asks(url: str, shown: str | None) -> No
 async def test_a_url_that_leads_nowhere_is_refused_with_what_to_mend(url: str, about: str) -> None:
     with pytest.raises(InvalidRequest, match=about):
         await RedisStore.connect(url)
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (("HGET", b"runstore:{3}:cursor", "n"), b"{3}"),
+        (("EVALSHA", "sha", 2, b"runstore:{3}:cursor", b"runstore:{3}:feed", 1), b"{3}"),
+        (("XREAD", "COUNT", 1, "STREAMS", b"runstore:{3}:feed", "0"), b"{3}"),
+        (("TIME",), b"runstore:meta"),
+        (("EVAL", "return 1", 0), b"runstore:meta"),
+    ],
+)
+def test_a_command_goes_to_the_slot_of_its_first_key(command: tuple[Any, ...], key: bytes) -> None:
+    assert slot_of(command) == slot_of_key(key)
+
+
+def test_what_is_about_one_server_is_asked_of_no_cluster() -> None:
+    with pytest.raises(ValueError, match="ask each primary"):
+        slot_of(("SCAN", 0))

@@ -1,6 +1,9 @@
 """Sharing partitions among projectors: who is there, and who takes which; for efficiency only.
 
 Two projectors on one partition do no harm: one of their commits is lost. So a lease may be wrong at any time.
+
+Nobody is there, nor holds a partition, for longer than a lease from now on unless it says so again: what a dead one
+said while the store's clock was ahead would else hold until that time comes, and nobody would fold its share.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,13 +16,21 @@ from runstore.wire.keys import PROJECTORS
 _ARRIVE: Final = Script("""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
+local function text(n) return string.format('%.0f', n) end
+local latest = text(now + tonumber(ARGV[2]))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. latest, '+inf')) do
+  redis.call('ZADD', KEYS[1], latest, name)
+end
+redis.call('ZADD', KEYS[1], latest, ARGV[1])
 return redis.call('ZCARD', KEYS[1])
 """)
 _HOLD: Final = Script("""
 local owner = redis.pcall('GET', KEYS[1])
-if type(owner) == 'string' and owner ~= ARGV[1] then return 0 end
+if type(owner) == 'string' and owner ~= ARGV[1] then
+  if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return 0
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """)

@@ -15,8 +15,8 @@ class TailConfig(msgspec.Struct, frozen=True, kw_only=True):
     identify_every_s: float = 2.0
     """How often the store is asked for its id, which is another once somebody emptied it. Seconds."""
 
-    sight_fresh_s: float = 0.2
-    """How long clients that resume from one place share what the feed says about it. Seconds."""
+    shared_fresh_s: float = 0.2
+    """How long clients that resume from one place share what the feed says about it and after it. Seconds."""
 
     backoff_s: float = 0.1
     """The first pause after a failed turn, doubled with each further one. Seconds."""
@@ -32,3 +32,6 @@ class TailConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     body_cache_bytes: int = 32 * 1024 * 1024
     """How much memory the shared capped outputs of recent pushes may take. Bytes."""
+
+    looked_bytes: int = 16 * 1024 * 1024
+    """How much memory runs may take that were looked up for subscribers, and are shared with those to come. Bytes."""

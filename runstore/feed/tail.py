@@ -31,7 +31,9 @@ from runstore.feed.body import Bodies, FetchView
 from runstore.feed.config import TailConfig
 from runstore.feed.held import Held
 from runstore.feed.hub import Hub, Push, Rollback
-from runstore.feed.sights import Sights
+from runstore.feed.looked import LookedUp
+from runstore.feed.proven import Proven
+from runstore.feed.shared import Shared
 from runstore.feed.terminal import wait_terminal
 from runstore.ports import Feed
 from runstore.wire.cursor import encode_cursor
@@ -48,12 +50,15 @@ class FeedTail:
         self.config = config or TailConfig()
         self.hub = Hub()
         self.bodies = Bodies(fetch_view, self.config.body_cache_bytes)
+        self.looked = LookedUp(self.bodies, self.config.looked_bytes)
         self.failures = 0
         self.rollbacks = 0
         self.entries = 0
         self.is_connected = False
         self._feed = feed
-        self._sights = Sights(feed.sight, self.config.sight_fresh_s)
+        self._sights = Shared(feed.sight, self.config.shared_fresh_s)
+        self._reads = Shared(self._read, self.config.shared_fresh_s)
+        self._proven = Proven()
         self._places: list[Place] = []
         self._awaited: list[Awaited] = []
         self._held: defaultdict[int, Held] = defaultdict(Held)
@@ -199,7 +204,24 @@ class FeedTail:
 
         Raises: StoreUnavailable.
         """
-        return await self._judge(cursor, self._sights.see)
+        return await self._judge(cursor, self._sights.ask)
+
+    async def judge_for_listener(self, cursor: Cursor) -> dict[int, Standing]:
+        """Say how each place of a client's cursor stands, as `judge`, where the client hears of rollbacks from now on.
+
+        A place that was proven to another such client is taken for proven; what was trimmed behind it since is not
+        seen here, but by whoever reads on from it.
+
+        Raises: StoreUnavailable.
+        """
+        known, unknown = self._proven.split(cursor)
+        rollbacks = self.rollbacks
+        standings = await self.judge(unknown) if unknown else {}
+        if rollbacks == self.rollbacks:
+            for place in unknown:
+                if standings[place.partition] is Standing.PROVEN:
+                    self._proven.keep(place, self._places[place.partition])
+        return known | standings
 
     async def _judge(self, cursor: Cursor, see: Callable[[Place], Awaitable[FeedSight]]) -> dict[int, Standing]:
         known = [place for place in cursor if self._can_be(place)]
@@ -214,11 +236,14 @@ class FeedTail:
         return 0 <= place.partition < self.partitions and all(0 <= number < 2**63 for number in numbers)
 
     async def read(self, partition: int, after: int, upto: int) -> list[FeedEntry]:
-        """Read kept feed entries with numbers in (after, upto].
+        """Read kept feed entries with numbers in (after, upto], once for all who read the same.
 
         Raises: StoreUnavailable.
         """
-        return await self._feed.read(partition, after, upto)
+        return await self._reads.ask((partition, after, upto))
+
+    async def _read(self, which: tuple[int, int, int]) -> list[FeedEntry]:
+        return await self._feed.read(*which)
 
     def place_of(self, partition: int, entry: FeedEntry) -> Place:
         """Return the place behind a feed entry."""
@@ -313,6 +338,8 @@ class FeedTail:
             return True
         if entry.before != here.nonce:
             return False
+        for change in entry.changes:
+            self.looked.told(change.run.run_id, entry.n)
         pushes = self.pushes(partition, entry)
         if pushes:
             self.hub.dispatch(pushes)
@@ -340,7 +367,8 @@ class FeedTail:
             else:
                 self._awaited[partition].advance(place)
         self.bodies.forget()
-        self._sights.forget_all()
+        for kept in (self.looked, self._sights, self._reads, self._proven):
+            kept.forget_all()
         for forget in self._forgetters:
             forget(rollback)
         self.hub.roll_back(rollback)

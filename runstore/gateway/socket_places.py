@@ -29,12 +29,14 @@ class Resumption(msgspec.Struct, frozen=True, kw_only=True):
 async def resume(tail: FeedTail, cursor: Cursor, partitions: Iterable[int]) -> Resumption:
     """Judge a client's cursor for some partitions; a partition that it does not name goes on from now.
 
+    Needs: a client that is told of every rollback from now on.
+
     Raises: StoreUnavailable.
     """
     named = {place.partition: place for place in cursor}
     now = {partition: tail.place(partition) for partition in partitions}
     ours = tuple(place for partition, place in named.items() if partition in now)
-    standings = await tail.judge(ours)
+    standings = await tail.judge_for_listener(ours)
     places, bad = dict(now), [place for place in cursor if place.partition >= tail.partitions]
     for place in ours:
         partition, standing = place.partition, standings[place.partition]

@@ -14,7 +14,7 @@ from runstore.core.principal import Principal
 from runstore.core.run import Run
 from runstore.core.subscription import WHOLE_COMMIT, Change, Subscription, Version
 from runstore.core.times import to_iso
-from runstore.feed import Body, FeedTail, Push, Rollback
+from runstore.feed import Body, FeedTail, Looked, Push, Rollback
 from runstore.gateway.outbox import Message
 from runstore.gateway.socket_connection import Connection
 from runstore.gateway.socket_places import Resumption, replay, resume, since_of
@@ -31,7 +31,6 @@ from runstore.wire.messages import (
     run_head,
     unique,
 )
-from runstore.wire.record import Record
 
 _PREFIXES_AT_ONCE: Final = 8
 _DIGITS: Final = 32
@@ -104,20 +103,20 @@ class RunsSubscription:
             here = tail.cursor_text(self._partitions)
             try:
                 resumed, replayed = await self._resume()
-                records = await self._look(run_ids)
+                seen = await self._look(run_ids)
             except StoreUnavailable:
                 if life == self._life:
                     raise
                 continue
             if life != self._life or self._is_left:
                 continue
-            unknown = tuple(run_id for run_id, record in records.items() if record is None)
+            unknown = tuple(run_id for run_id, looked in seen.items() if looked is None)
             self._cursor = here if self._asked is None else encode_cursor(resumed.told)
             told = SubscribedMessage(id=self._message.id, run_ids=run_ids, unknown=unknown, cursor=self._cursor)
             messages = [Message(encode_message(told))]
             if resumed.since is not None:
                 messages.append(self._reset(resumed.since, "the cursor cannot be served any more: read what is new"))
-            await self._send(messages + self._messages(self._speak(records, replayed)))
+            await self._send(messages + self._messages(self._speak(seen, replayed)))
             return
 
     def leave(self) -> None:
@@ -172,10 +171,10 @@ class RunsSubscription:
             self._cursor = self._reach.tail.cursor_text(self._partitions)
             await self._send([self._reset(to_iso(rollback.since_us), rollback.detail)])
             run_ids = tuple(self._speech.open_runs)
-            records = await self._connection.persist(partial(self._look, run_ids))
+            seen = await self._connection.persist(partial(self._look, run_ids))
             if life == self._life:
                 self._rollback = None
-                await self._send(self._messages(self._speak(records)))
+                await self._send(self._messages(self._speak(seen)))
 
     async def _resume(self) -> tuple[Resumption, list[Push]]:
         tail = self._reach.tail
@@ -200,16 +199,15 @@ class RunsSubscription:
         found = dict(zip(prefixes, await asyncio.gather(*map(resolve_prefix, prefixes)), strict=True))
         return [whole[text] or found[text] for text in texts]
 
-    async def _look(self, run_ids: Sequence[str]) -> dict[RunId, Record | None]:
+    async def _look(self, run_ids: Sequence[str]) -> dict[RunId, Looked | None]:
         """Look runs up, no further than the feed has told: what is not told yet could still be taken back."""
         ids = [RunId(run_id) for run_id in run_ids]
-        records = await asyncio.gather(*map(partial(self._reach.lookup.record_for, self._reach.principal), ids))
+        seen = dict(zip(ids, await asyncio.gather(*map(self._see, ids)), strict=True))
         newest: dict[int, int] = {}
-        seen = dict(zip(ids, records, strict=True))
-        for run_id, record in seen.items():
-            if record is not None:
+        for run_id, looked in seen.items():
+            if looked is not None:
                 partition = self._reach.tail.partition_of(run_id)
-                newest[partition] = max(newest.get(partition, 0), record.version)
+                newest[partition] = max(newest.get(partition, 0), looked.record.version)
         life = self._life
         for partition, version in newest.items():
             if life != self._life:
@@ -217,7 +215,29 @@ class RunsSubscription:
             await self._reach.tail.told(partition, version)
         return seen
 
-    def _speak(self, records: dict[RunId, Record | None], replayed: Sequence[Push] = ()) -> list[Change[Push | Body]]:
+    async def _see(self, run_id: RunId) -> Looked | None:
+        tail, lookup, principal = self._reach.tail, self._reach.lookup, self._reach.principal
+        if self._may_have_heard_more(tail.partition_of(run_id)):
+            record = await lookup.record_for(principal, run_id)
+            return Looked(record, tail.bodies.make(record.run)) if record is not None else None
+        was_shared = tail.looked.shares(run_id) or lookup.kept(run_id) is not None
+        looked = await tail.looked.see(run_id, lookup.record)
+        if looked is None or principal.may_see(looked.record.run.project_name, run_id):
+            return looked
+        if was_shared:
+            await lookup.fresh(run_id)  # a run out of reach costs what one that does not exist costs
+        return None
+
+    def _may_have_heard_more(self, partition: int) -> bool:
+        """Whether the client may have heard every change, some of which the feed has not told here yet."""
+        if not self._every_change:
+            return False  # an end that the feed is still to tell is told then, and nothing comes after it
+        here = self._reach.tail.place(partition)
+        return not any(
+            place.partition == partition and place.entry is None and place.n <= here.n for place in self._asked or ()
+        )
+
+    def _speak(self, seen: dict[RunId, Looked | None], replayed: Sequence[Push] = ()) -> list[Change[Push | Body]]:
         assert self._speech is not None
         spoken: list[Change[Push | Body]] = []
         said: dict[RunId, Run] = {}
@@ -225,11 +245,11 @@ class RunsSubscription:
             if push.is_transition and self._may_see(push.run):
                 spoken += self._speech.replay(self._change(push))
                 said[push.run.run_id] = push.run
-        for run_id, record in records.items():
+        for run_id, looked in seen.items():
             snapshot: Change[Push | Body] | None = None
-            if record is not None and not _is_said(record.run, said.get(run_id)):
-                body = self._reach.tail.bodies.make(record.run)
-                snapshot = Change(run_id, Version(record.version, WHOLE_COMMIT), record.run.is_terminal, body)
+            if looked is not None and not _is_said(looked.record.run, said.get(run_id)):
+                version = Version(looked.record.version, WHOLE_COMMIT)
+                snapshot = Change(run_id, version, looked.record.run.is_terminal, looked.body)
             spoken += self._speech.look(run_id, snapshot)
         self._is_looking = False
         return spoken

@@ -7,7 +7,7 @@ import pytest
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import Place, Standing, judge
 from runstore.core.errors import StoreUnavailable
-from runstore.feed.sights import Sights
+from runstore.feed.shared import Shared
 from tests.projector.builders import run_id_of, tell
 
 
@@ -33,38 +33,38 @@ async def places(store: RedisStore) -> list[Place]:
 
 
 async def test_a_crowd_that_asks_about_one_place_asks_once(real_store: RedisStore, counted: Counted) -> None:
-    sights, (place, other, *_) = Sights(counted.see, fresh_s=60), await places(real_store)
+    sights, (place, other, *_) = Shared(counted.see, fresh_s=60), await places(real_store)
 
-    answers = await asyncio.gather(*(sights.see(place) for _ in range(100)), sights.see(other))
+    answers = await asyncio.gather(*(sights.ask(place) for _ in range(100)), sights.ask(other))
 
     assert counted.questions == 2
     assert {judge(place, sight) for sight in answers[:-1]} == {Standing.PROVEN}
 
 
 async def test_who_asks_later_asks_anew(real_store: RedisStore, counted: Counted) -> None:
-    sights, (place, *_) = Sights(counted.see, fresh_s=0), await places(real_store)
+    sights, (place, *_) = Shared(counted.see, fresh_s=0), await places(real_store)
 
-    await sights.see(place)
+    await sights.ask(place)
     await asyncio.sleep(0)
-    await sights.see(place)
+    await sights.ask(place)
 
     assert counted.questions == 2
 
 
 async def test_after_a_rollback_nobody_is_answered_from_before(real_store: RedisStore, counted: Counted) -> None:
     await tell(real_store, run_id_of(1), "running")
-    sights, (place, *_) = Sights(counted.see, fresh_s=60), await places(real_store)
-    await sights.see(place)
+    sights, (place, *_) = Shared(counted.see, fresh_s=60), await places(real_store)
+    await sights.ask(place)
     await real_store.client.execute_command("DEL", real_store.meta.keys[0].cursor, real_store.meta.keys[0].feed)
 
     sights.forget_all()
 
-    assert judge(place, await sights.see(place)) is Standing.LOST
+    assert judge(place, await sights.ask(place)) is Standing.LOST
 
 
 async def test_one_who_hangs_up_takes_no_answer_from_the_others(real_store: RedisStore, counted: Counted) -> None:
-    sights, (place, *_) = Sights(counted.see, fresh_s=60), await places(real_store)
-    first, second = asyncio.create_task(sights.see(place)), asyncio.create_task(sights.see(place))
+    sights, (place, *_) = Shared(counted.see, fresh_s=60), await places(real_store)
+    first, second = asyncio.create_task(sights.ask(place)), asyncio.create_task(sights.ask(place))
     await asyncio.sleep(0)
 
     first.cancel()
@@ -76,9 +76,9 @@ async def test_a_failure_is_told_to_all_who_asked_and_to_nobody_later() -> None:
     async def fail(_: Place):
         raise StoreUnavailable("away")
 
-    sights = Sights(fail, fresh_s=0)
+    sights = Shared(fail, fresh_s=0)
     place = Place(partition=0, epoch=b"e")
 
-    told = await asyncio.gather(*(sights.see(place) for _ in range(3)), return_exceptions=True)
+    told = await asyncio.gather(*(sights.ask(place) for _ in range(3)), return_exceptions=True)
 
     assert [type(error) for error in told] == [StoreUnavailable] * 3

@@ -2,35 +2,31 @@
 
 Each socket subscribes to two runs. A third of the runs end while all is well, the gateway is killed (-9), a third end
 while nobody hears them, another gateway is started on the same port, and the rest end when all have come back. Every
-socket must hear the ends of both its runs. Printed is how long it took, and what it cost Redis.
+socket must hear the ends of both its runs. Printed is how long it took, and what it cost Redis: played with the same
+runs and other numbers of sockets, that must stay about the same.
 """
 
 import argparse
 import asyncio
-import json
-import resource
 import signal
 import socket
 import tempfile
-from collections import Counter
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
-import aiohttp
 import msgspec
 import redis
 
-from runstore import AsyncPublisher, ClientConfig
-from runstore.client.backoff import pause_s
-from tests.faults.lives import TOKEN
+from runstore import AsyncPublisher
+from tests.faults.figures import rss_mib, show
 from tests.faults.site import Site, site
+from tests.faults.swarm import Counts
+from tests.faults.swarms import Swarms, all_subscribed, let_open_many_files, swarms
 
-AT_ONCE: Final = 100
-"""Handshakes under way at first, when nobody is in a hurry."""
-
-_BACKOFF: Final = ClientConfig()
+_UNLIMITED: Final = {"RUNSTORE_GATEWAY_CONNECTIONS_PER_ADDRESS": "0", "RUNSTORE_GATEWAY_CONNECTIONS_PER_TOKEN": "0"}
+_OTHER_FILES: Final = 500
 
 
 class Figures(msgspec.Struct, kw_only=True):
@@ -42,173 +38,86 @@ class Figures(msgspec.Struct, kw_only=True):
     gateway_away_s: float = 0.0
     resumed_s: float = 0.0
     resumed_p50_s: float = 0.0
+    after_return_s: float = 0.0
     missed: int = 0
     repeats: int = 0
     resets: int = 0
     put_off: int = 0
     commands: int = 0
-    commands_idle: int = 0
+    """What Redis was asked from the loss until all had resumed and heard, above what as long costs it in peace."""
+
     gateway_mib: int = 0
-
-    @property
-    def commands_a_socket(self) -> float:
-        """What the resumption of one socket cost Redis, above what the same time costs it when nothing happens."""
-        return (self.commands - self.commands_idle) / self.sockets
-
-
-class Subscriber:
-    """One socket that resumes by its cursor, as the SDK does."""
-
-    def __init__(self, runs: list[str]) -> None:
-        self.runs = runs
-        self.heard: Counter[str] = Counter()
-        self.resets = 0
-        self.put_off = 0
-        self.subscribed_at = 0.0
-        self.subscribed = asyncio.Event()
-        self._cursor: str | None = None
-
-    @property
-    def missing(self) -> set[str]:
-        return set(self.runs) - self.heard.keys()
-
-    async def live(self, http: aiohttp.ClientSession, url: str, entrance: asyncio.Semaphore) -> None:
-        attempt = 0
-        while self.missing:
-            try:
-                async with entrance:
-                    ws = await http.ws_connect(
-                        url,
-                        headers={"Authorization": f"Bearer {TOKEN}"},
-                        protocols=("runstore.v1",),
-                        timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-                    )
-                    attempt = 0
-                    await self._subscribe(ws)
-                async with ws:
-                    await self._listen(ws)
-            except (aiohttp.ClientError, OSError, TimeoutError):
-                attempt += 1
-            self.subscribed.clear()
-            if self.missing:
-                await asyncio.sleep(pause_s(_BACKOFF, attempt))
-
-    async def _subscribe(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        asked: dict[str, Any] = {"type": "subscribe", "id": "a", "run_ids": self.runs, "output": False}
-        if self._cursor is not None:
-            asked["cursor"] = self._cursor
-        await ws.send_str(json.dumps(asked))
-
-    async def _listen(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in ws:
-            told = json.loads(message.data)
-            self._cursor = told.get("cursor", self._cursor)
-            if told["type"] == "subscribed":
-                self.subscribed_at = monotonic()
-                self.subscribed.set()
-            elif told["type"] == "run":
-                self.heard[told["run"]["run_id"]] += 1
-            elif told["type"] == "reset":
-                self.resets += 1
-            elif told["type"] == "error":
-                self.put_off += 1
-                await asyncio.sleep(_BACKOFF.put_off_s)
-                await self._subscribe(ws)
-            elif told["type"] == "done":
-                return
 
 
 async def play(folder: Path, *, sockets: int, runs: int) -> Figures:
     """Play it once, and return the figures. Raises: TimeoutError where somebody waits in vain."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    assert sockets < hard - 500, f"this machine allows {hard} open files"
-    try:
-        async with site(folder) as made:
-            return await _play(made, Figures(sockets=sockets, runs=2 * runs))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    let_open_many_files(sockets + _OTHER_FILES)
+    async with site(folder) as made:
+        return await _play(made, Figures(sockets=sockets, runs=2 * runs))
 
 
 async def _play(made: Site, figures: Figures) -> Figures:
     store = redis.Redis.from_url(made.lives.url)
     made.start("projector")
     port = _free_port()
-    gateway = made.start_gateway(port, RUNSTORE_GATEWAY_CONNECTIONS_PER_ADDRESS="0")
+    gateway = made.start_gateway(port, **_UNLIMITED)
     count = figures.runs // 2
     early, late = [str(uuid4()) for _ in range(count)], [str(uuid4()) for _ in range(count)]
-    everybody = [Subscriber([early[number % count], late[number % count]]) for number in range(figures.sockets)]
-    connector = aiohttp.TCPConnector(limit=0)
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as http,
-        AsyncPublisher(made.lives.url, "crowd") as publisher,
-    ):
-        began = monotonic()
-        entrance = asyncio.Semaphore(AT_ONCE)
-        lives = [asyncio.create_task(each.live(http, made.gateway.ws_url, entrance)) for each in everybody]
-        await _all_subscribed(everybody)
+    pairs = [(early[number % count], late[number % count]) for number in range(figures.sockets)]
+    before, meanwhile = set(early[: count // 2]), set(early[count // 2 :])
+    asked = [{"run_ids": pair, "output": False} for pair in pairs]
+    began = monotonic()
+    async with swarms(made.gateway.url, asked) as crowd, AsyncPublisher(made.lives.url, "crowd") as publisher:
+        await crowd.until(all_subscribed)
         figures.opened_s = monotonic() - began
-        half = count // 2
-        await _end(publisher, early[:half])
-        await _heard(everybody, set(early[:half]))
-        figures.gateway_mib = _rss_mib(gateway.process.pid)
+        await _end(publisher, before)
+        await _until_heard(crowd, pairs, before)
+        figures.gateway_mib = rss_mib(gateway.process.pid)
 
         lost_at, commands = monotonic(), _commands(store)
         gateway.process.send_signal(signal.SIGKILL)
         gateway.process.wait()
-        entrance._value = 10**6  # from now on all of them come as they like
-        for each in everybody:
-            each.subscribed.clear()
-        await _end(publisher, early[half:])
-        await asyncio.to_thread(made.start_gateway, port, RUNSTORE_GATEWAY_CONNECTIONS_PER_ADDRESS="0")
+        await _end(publisher, meanwhile)
+        await asyncio.to_thread(made.start_gateway, port, **_UNLIMITED)
         figures.gateway_away_s = monotonic() - lost_at
-        await _all_subscribed(everybody)
-        await _heard(everybody, set(early[half:]))
-        times = sorted(each.subscribed_at - lost_at for each in everybody)
+        counts = await crowd.until(all_subscribed, since=lost_at)
+        times = sorted(moment - lost_at for each in counts for moment in each.subscribed_at)
         figures.resumed_s, figures.resumed_p50_s = times[-1], times[len(times) // 2]
+        figures.after_return_s = figures.resumed_s - figures.gateway_away_s
+        await _until_heard(crowd, pairs, meanwhile)
         figures.commands, elapsed_s = _commands(store) - commands, monotonic() - lost_at
 
         commands = _commands(store)
         await asyncio.sleep(elapsed_s)
-        figures.commands_idle = _commands(store) - commands
+        figures.commands -= _commands(store) - commands
 
-        await _end(publisher, late)
-        await asyncio.wait(lives, timeout=120)
-        figures.missed = sum(len(each.missing) for each in everybody)
-        figures.repeats = sum(sum(each.heard.values()) - len(each.heard) for each in everybody)
-        figures.resets = sum(each.resets for each in everybody)
-        figures.put_off = sum(each.put_off for each in everybody)
-        for life in lives:
-            life.cancel()
-        await asyncio.gather(*lives, return_exceptions=True)
+        await _end(publisher, set(late))
+        counts = await crowd.until(lambda counts: sum(each.done for each in counts) == figures.sockets)
+        figures.missed = 2 * figures.sockets - sum(sum(each.heard.values()) for each in counts)
+        figures.repeats = sum(each.repeats for each in counts)
+        figures.resets = sum(each.resets for each in counts)
+        figures.put_off = sum(each.errors for each in counts)
     store.close()
     return figures
 
 
-async def _all_subscribed(everybody: list[Subscriber]) -> None:
-    async with asyncio.timeout(240):
-        for each in everybody:
-            await each.subscribed.wait()
+async def _until_heard(crowd: Swarms, pairs: list[tuple[str, str]], runs: set[str]) -> None:
+    wanted = sum(pair[0] in runs for pair in pairs)
+
+    def all_heard(counts: list[Counts]) -> bool:
+        return sum(number for each in counts for run_id, number in each.heard.items() if run_id in runs) == wanted
+
+    await crowd.until(all_heard)
 
 
-async def _heard(everybody: list[Subscriber], runs: set[str]) -> None:
-    async with asyncio.timeout(240):
-        while any(runs & each.missing for each in everybody):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)  # nothing tells
-
-
-async def _end(publisher: AsyncPublisher, runs: list[str]) -> None:
-    for first in range(0, len(runs), 100):
-        await asyncio.gather(*(publisher.publish(run_id, "success") for run_id in runs[first : first + 100]))
+async def _end(publisher: AsyncPublisher, runs: set[str]) -> None:
+    everyone = sorted(runs)
+    for first in range(0, len(everyone), 100):
+        await asyncio.gather(*(publisher.publish(run_id, "success") for run_id in everyone[first : first + 100]))
 
 
 def _commands(store: "redis.Redis") -> int:
     return int(store.info("stats")["total_commands_processed"])  # type: ignore[index, unused-ignore]
-
-
-def _rss_mib(pid: int) -> int:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) // 1024
 
 
 def _free_port() -> int:
@@ -224,10 +133,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1_000, help="of each of the two kinds")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="runstore-crowd-") as folder:
-        figures = asyncio.run(play(Path(folder), sockets=told.sockets, runs=told.runs))
-    for name, value in msgspec.structs.asdict(figures).items():
-        print(f"{name:20} {value:.2f}" if isinstance(value, float) else f"{name:20} {value}")
-    print(f"{'commands_a_socket':20} {figures.commands_a_socket:.2f}")
+        show(asyncio.run(play(Path(folder), sockets=told.sockets, runs=told.runs)))
 
 
 if __name__ == "__main__":

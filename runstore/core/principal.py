@@ -41,3 +41,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     def reaches(self, project_name: str) -> bool:
         """Whether the caller may use a project."""
         return self.projects is None or project_name in self.projects
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether no run lies out of the caller's reach."""
+        return self.run_id is None and self.projects is None

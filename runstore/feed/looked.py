@@ -33,13 +33,13 @@ class Looked:
 
 
 class LookedUp:
-    """Looks that are under way, and the runs looked at last, bounded in bytes. One that was not found is not kept."""
+    """Looks that are under way, and what was seen last, bounded in bytes. That a run is not known is kept as well."""
 
     def __init__(self, bodies: Bodies, limit_bytes: int) -> None:
         self._bodies = bodies
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
-        self._kept: OrderedDict[RunId, Looked] = OrderedDict()
+        self._kept: OrderedDict[RunId, Looked | None] = OrderedDict()
         self._looks: dict[RunId, asyncio.Task[Looked | None]] = {}
 
     def shares(self, run_id: RunId) -> bool:
@@ -53,10 +53,9 @@ class LookedUp:
 
         Raises: as `look`.
         """
-        kept = self._kept.get(run_id)
-        if kept is not None:
+        if run_id in self._kept:
             self._kept.move_to_end(run_id)
-            return kept
+            return self._kept[run_id]
         task = self._looks.get(run_id)
         if task is None:
             task = self._looks[run_id] = asyncio.create_task(self._see(run_id, look))
@@ -66,9 +65,10 @@ class LookedUp:
     def told(self, run_id: RunId, n: int) -> None:
         """Take note that the feed told of the run, by its commit `n`."""
         self._looks.pop(run_id, None)
-        kept = self._kept.get(run_id)
-        if kept is not None and kept.record.version < n:
-            self._drop(run_id)
+        if run_id in self._kept:
+            kept = self._kept[run_id]
+            if kept is None or kept.record.version < n:
+                self._drop(run_id)
 
     def forget_all(self) -> None:
         """Let nobody who asks from now on share what was seen before."""
@@ -87,10 +87,9 @@ class LookedUp:
         # whoever asked raises what went wrong; where all have hung up, nobody needs to hear of it
         if task.cancelled() or task.exception() is not None:
             return
-        looked = task.result()
-        if is_valid and looked is not None:
-            self._kept[run_id] = looked
-            self._held_bytes += _size(looked)
+        if is_valid:
+            self._kept[run_id] = task.result()
+            self._held_bytes += _size(task.result())
             while self._held_bytes > self._limit_bytes:
                 self._drop(next(iter(self._kept)))
 
@@ -98,5 +97,5 @@ class LookedUp:
         self._held_bytes -= _size(self._kept.pop(run_id))
 
 
-def _size(looked: Looked) -> int:
-    return looked.body.held_bytes(output=False) + _BESIDE_BYTES
+def _size(looked: Looked | None) -> int:
+    return _BESIDE_BYTES + (looked.body.held_bytes(output=False) if looked is not None else 0)

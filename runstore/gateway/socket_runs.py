@@ -222,10 +222,10 @@ class RunsSubscription:
             return Looked(record, tail.bodies.make(record.run)) if record is not None else None
         was_shared = tail.looked.shares(run_id) or lookup.kept(run_id) is not None
         looked = await tail.looked.see(run_id, lookup.record)
-        if looked is None or principal.may_see(looked.record.run.project_name, run_id):
+        if looked is not None and principal.may_see(looked.record.run.project_name, run_id):
             return looked
-        if was_shared:
-            await lookup.fresh(run_id)  # a run out of reach costs what one that does not exist costs
+        if was_shared and not principal.sees_all:
+            await lookup.fresh(run_id)  # what is out of reach costs the same whether it exists, or others look at it
         return None
 
     def _may_have_heard_more(self, partition: int) -> bool:

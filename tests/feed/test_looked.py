@@ -107,17 +107,27 @@ async def test_after_a_rollback_nothing_is_shared_that_was_seen_before(store: St
     assert [await version(looked, store, run_id) for run_id in (RUN, OTHER)] == [1, 1]
 
 
-@pytest.mark.parametrize("version_told", [0, -1])
-async def test_neither_absence_nor_failure_is_kept(store: Store, version_told: int) -> None:
+async def test_that_a_run_is_not_known_holds_until_the_feed_tells_of_it(store: Store) -> None:
     looked = looked_up()
-    store.version = version_told
-    for _ in range(2):
-        await asyncio.gather(version(looked, store), return_exceptions=True)
+    store.version = 0
+    assert [await version(looked, store) for _ in range(3)] == [None] * 3
+    assert store.looks == 1
+    store.version = 4
+
+    looked.told(RUN, 4)
+
+    assert await version(looked, store) == 4
+
+
+async def test_a_failure_is_told_to_all_who_asked_and_to_nobody_later(store: Store) -> None:
+    looked = looked_up()
+    store.version = -1
+    failed = await asyncio.gather(*(version(looked, store) for _ in range(3)), return_exceptions=True)
 
     store.version = 1
 
+    assert [type(error) for error in failed] == [StoreUnavailable] * 3
     assert await version(looked, store) == 1
-    assert store.looks == 3
 
 
 async def test_no_more_is_kept_than_memory_bears(store: Store) -> None:

@@ -32,12 +32,17 @@ class ApiTokens:
     async def authenticate(self, bearer: str, digest: bytes) -> Caller | None:
         """Say whose a token is. Raises: StoreUnavailable."""
         now = time.monotonic()
-        known = self._by_digest.get(digest)
-        if known is not None and self._looks.age_s < self._stale_s:
+        known = self.known(digest)
+        if known is not None:
             return known
         # a token may be a moment old
         await self._looks.look_after(now)
         return self._by_digest.get(digest)
+
+    def known(self, digest: bytes) -> Caller | None:
+        """Say at once whose a token is; None where that has to be looked at."""
+        caller = self._by_digest.get(digest)
+        return caller if caller is not None and self._looks.age_s < self._stale_s else None
 
     def stands(self, voucher: bytes) -> bool:
         """Whether a token is stored as it was when its caller came."""

@@ -24,6 +24,7 @@ from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
 from runstore.gateway.rates import Rates, tell_rate
 from runstore.gateway.readiness import Readiness
+from runstore.gateway.repeat import Repeats
 from runstore.gateway.route import Route
 from runstore.gateway.routes import ROUTES
 from runstore.gateway.runs import get_run
@@ -180,7 +181,13 @@ class GuardedRunner(web.AppRunner):
         made = await super()._make_server()
         handler: Outermost = made.request_handler
         short = shortcut(handler, self.app[SERVICES], _RUN_ROUTE, _tell_with_all)
-        return GuardedServer(guard(short), self._config, request_factory=made.request_factory, access_log=_access_log)
+        return GuardedServer(
+            guard(short),
+            self._config,
+            request_factory=made.request_factory,
+            access_log=_access_log,
+            repeats=Repeats(self.app[SERVICES], _RUN_ROUTE),
+        )
 
 
 def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentials: Credentials) -> Services:

@@ -41,7 +41,7 @@ class Jwts:
 
         Raises: Unauthorized; StoreUnavailable while the issuer's keys cannot be read.
         """
-        known = self._known.get(digest)
+        known = self.known(digest)
         if known is not None:
             return known
         header = _read_header(bearer)
@@ -55,6 +55,10 @@ class Jwts:
         caller = Caller(principal=principal, digest=digest, vouchers=(key.voucher,))
         self._known.put(caller)
         return caller
+
+    def known(self, digest: bytes) -> Caller | None:
+        """Say at once whose a token is; None where that has to be looked at."""
+        return self._known.get(digest)
 
     def stands(self, voucher: bytes) -> bool:
         """Whether the issuer still has a key."""

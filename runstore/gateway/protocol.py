@@ -19,10 +19,14 @@ from runstore.gateway.access_log import AccessLog
 from runstore.gateway.addresses import network_of
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.problems import RETRY_AFTER_S, problem, respond, write
+from runstore.gateway.repeat import Head, Repeats, may_be_head, read_head
 
 _TURNED_AWAY_AT_ONCE: Final = 256
 _GOODBYE_S: Final = 1.0
 _WARN_EVERY_S: Final = 1.0
+_READS: Final = 4
+"""Heads of a connection that are remembered with none repeated, before that is given up."""
+
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _TOO_MANY_HEADERS: Final = "Too many headers received"
 """What aiohttp says of them; it has no error of its own for this."""
@@ -41,6 +45,8 @@ class GuardedConnection(web.RequestHandler):
         self._is_turned_away = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._last: Head | None = None
+        self._reads_left = _READS
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,14 +79,21 @@ class GuardedConnection(web.RequestHandler):
         """Take bytes; a head that they begin and do not end must end in time, and before it is too large."""
         if self._is_turned_away:
             return
+        if self._last is not None:
+            if self._answer_repeat(self._last, data):
+                return
+            self._last = None
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        is_waiting = waiter is not None and not waiter.done()
+        if is_waiting:
             room = self._config.max_head_bytes - self._head_bytes
             if len(data) > room and data.find(_END_OF_HEAD, 0, room) < 0:
                 most = self._config.max_head_bytes
                 self._turn_away(write(problem("head_too_large", f"the head is over the limit of {most} bytes")))
                 return
         super().data_received(data)
+        if is_waiting and self._reads_left and may_be_head(data):
+            self._remember(data)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             self._head_bytes += len(data)
@@ -91,6 +104,28 @@ class GuardedConnection(web.RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _remember(self, data: bytes) -> None:
+        """Remember what was just read, if it is one plain look-up, for the next one to be known by."""
+        if len(self._messages) == 1 and not self._logging_enabled and not self._force_close:
+            self._reads_left -= 1
+            self._last = read_head(data, self._messages[0][0])
+
+    def _answer_repeat(self, last: Head, data: bytes) -> bool:
+        """Answer a look-up like the last one, if the connection waits for one and the peer keeps up."""
+        waiter, transport = self._waiter, self.transport
+        if waiter is None or waiter.done() or self._close or self._force_close:
+            return False
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        answer = self._guard.repeats.answer(last, data)
+        if answer is None:
+            return False
+        self._reads_left = _READS
+        self._guard.requests_count += 1
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        transport.write(answer)
+        return True
 
     def pause_writing(self) -> None:
         """Begin to count how long the peer leaves what was sent unread."""
@@ -167,9 +202,11 @@ class GuardedServer(web.Server):
         *,
         request_factory: Any,
         access_log: logging.Logger,
+        repeats: Repeats,
     ) -> None:
         super().__init__(handler, request_factory=request_factory, handler_cancellation=True)
         self._config = config
+        self.repeats = repeats
         self.turned_away = 0
         self._open: Counter[str] = Counter()
         self._warned_at_s = float("-inf")

@@ -27,14 +27,14 @@ _RUNS_A_REQUEST: Final = 10
 class Meter:
     """One rate, and what callers are told of it. `whose` says who is counted together."""
 
-    __slots__ = ("_buckets", "_clock", "_name", "_policy", "_refusal")
+    __slots__ = ("_buckets", "_clock", "_name", "_refusal", "policy")
 
     def __init__(self, name: str, whose: str, per_s: float, burst_s: float, clock: Callable[[], float]) -> None:
         buckets = Buckets(per_s, burst_s)
         self._buckets = buckets
         self._clock = clock
         self._name = f'"{name}"'
-        self._policy = f'"{name}";q={buckets.holds};w={ceil(burst_s)}'
+        self.policy = f'"{name}";q={buckets.holds};w={ceil(burst_s)}'
         self._refusal = f"the limit is {per_s:g} requests a second {whose}, and {buckets.holds} at once"
 
     def take(self, key: str, units: float = 1.0) -> float:
@@ -51,13 +51,15 @@ class Meter:
             raise RateLimited(f"{self._refusal}: try again in {ceil(wait_s)} s", wait_s)
 
     def tell(self, headers: CIMultiDict[str], used_s: float) -> None:
-        """Tell what is left, and when a bucket is full again, or where nothing is left, when to try again."""
+        """Tell how a bucket stands."""
+        headers[_RATELIMIT_POLICY], headers[_RATELIMIT] = self.policy, self.left(used_s)
+
+    def left(self, used_s: float) -> str:
+        """Say what is left, and when a bucket is full again, or where nothing is left, when to try again."""
         left_s = self._buckets.burst_s - used_s
-        headers[_RATELIMIT_POLICY] = self._policy
         if left_s >= 0:
-            headers[_RATELIMIT] = f"{self._name};r={self._buckets.units(left_s)};t={ceil(used_s)}"
-        else:
-            headers[_RATELIMIT] = f"{self._name};r=0;t={ceil(-left_s)}"
+            return f"{self._name};r={self._buckets.units(left_s)};t={ceil(used_s)}"
+        return f"{self._name};r=0;t={ceil(-left_s)}"
 
 
 SPENT: Final = web.RequestKey("spent", tuple[Meter, float])
@@ -88,6 +90,18 @@ class Rates:
             used_s = meter.take(caller.principal.name)
             request[SPENT] = meter, used_s
             meter.check(used_s)
+
+    def spend_and_tell(self, principal: Principal) -> str:
+        """Count a request for its caller, and write the lines of the answer's head that tell what is left.
+
+        Raises: RateLimited, and nothing was spent.
+        """
+        meter = self._tokens
+        if meter is None:
+            return ""
+        used_s = meter.take(principal.name)
+        meter.check(used_s)
+        return f"{_RATELIMIT_POLICY}: {meter.policy}\r\n{_RATELIMIT}: {meter.left(used_s)}\r\n"
 
     def spend_on_message(self, principal: Principal, run_ids: int = 0) -> None:
         """Count a message on a websocket, by how many runs it names.

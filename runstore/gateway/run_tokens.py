@@ -66,7 +66,7 @@ class RunTokens:
         token = read_run_token(bearer)
         if token is None:
             return None
-        if self._looks.age_s < self._stale_s and (known := self._known.get(digest)) is not None:
+        if (known := self.known(digest)) is not None:
             return known
         key = await self._key(token.claims.key_id)
         if key is None or not token.is_signed(key.secret):
@@ -77,6 +77,10 @@ class RunTokens:
         caller = Caller(principal=_principal(token.claims), digest=digest, vouchers=(key.key_id, voucher))
         self._known.put(caller)
         return caller
+
+    def known(self, digest: bytes) -> Caller | None:
+        """Say at once which run a token is for; None where that has to be looked at."""
+        return self._known.get(digest) if self._looks.age_s < self._stale_s else None
 
     def stands(self, voucher: bytes) -> bool:
         """Whether a key is still one of the store's."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 
 from runstore.core.errors import RunstoreError
 from runstore.core.ids import RunId
@@ -20,7 +20,7 @@ from runstore.gateway.problems import respond_to
 from runstore.gateway.route import Route
 
 Finish = Callable[[web.Request, CIMultiDict[str]], None]
-_ASKED: Final = re.compile(r"/v1/runs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+ASKED: Final = re.compile(r"/v1/runs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _SPECIAL: Final = (
     "Prefer",
     "If-None-Match",
@@ -51,8 +51,8 @@ def shortcut(handle: Outermost, services: Services, route: Route, finish: Finish
 
     async def answer_or_handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET" and isinstance(request, web.Request):
-            asked = _ASKED.fullmatch(request.raw_path)
-            if asked is not None and _is_plain(request):
+            asked = ASKED.fullmatch(request.raw_path)
+            if asked is not None and is_plain(request.headers):
                 response = await answer(request, RunId(asked[1]))
                 if response is not None:
                     finish(request, response.headers)
@@ -62,6 +62,6 @@ def shortcut(handle: Outermost, services: Services, route: Route, finish: Finish
     return answer_or_handle
 
 
-def _is_plain(request: web.Request) -> bool:
-    headers = request.headers
+def is_plain(headers: MultiMapping[str]) -> bool:
+    """Whether the headers of a look-up ask for nothing but the run."""
     return headers.get("Accept", "*/*") == "*/*" and not any(name in headers for name in _SPECIAL)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILE: Final = "runstore.toml"
 PREFIX: Final = "RUNSTORE_"
-TABLES: Final = ("client", "store", "gateway", "projector", "reaper", "worker", "projects", "auth")
+TABLES: Final = ("client", "store", "gateway", "projector", "reaper", "worker", "projects", "auth", "log")
 JWT: Final = "auth.jwt"
 _UNPREFIXED: Final = frozenset({"client", "store"})
 _OF_OTHERS: Final = frozenset(
@@ -77,6 +77,19 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
         from runstore.publish import PublisherConfig
 
         return PublisherConfig(durability=self.durability, min_replicas=self.min_replicas)
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[log]`: how the services log. No token and no payload is ever logged."""
+
+    format: Literal["console", "json"] = "console"
+    """`console` is a line for people, `json` an object a line with the event's name and fields."""
+
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+    """What is logged: events of this level and above it. `runstore dev` writes `info` into its file all the same."""
+
+    access: bool = False
+    """Whether a gateway logs each request too, with its id, address without the query, status and time."""
 
 
 class Settings:
@@ -148,7 +161,12 @@ class Settings:
         Raises: SettingUnusable.
         """
         known = set(_OF_OTHERS)
-        mine: dict[str, type[msgspec.Struct]] = {"client": ClientSettings, "store": StoreSettings, **tables}
+        mine: dict[str, type[msgspec.Struct]] = {
+            "client": ClientSettings,
+            "store": StoreSettings,
+            "log": LogSettings,
+            **tables,
+        }
         for table, kind in mine.items():
             known.update(variable(table, field) for field in kind.__struct_fields__)
         outer = {table.partition(".")[0] for table in mine}

@@ -13,16 +13,21 @@ from typing import Final
 
 import msgspec
 
+from runstore.adapters.counted import redis_numbers
 from runstore.adapters.store import RedisStore
 from runstore.admission import Admission, token_of
-from runstore.config import StoreSettings
+from runstore.config import LogSettings, StoreSettings
 from runstore.core.errors import RunstoreError
 from runstore.endpoints import Claim, Endpoints, claim, find
 from runstore.engine import Engine, EngineConfig, EngineKind, belongs, running
 from runstore.engine import folder as data_folder
 from runstore.gateway import Gateway, GatewayConfig, JwtConfig
 from runstore.lifecycle import Service, ServiceEnded, started, until_any_ends
+from runstore.metrics import Numbers
+from runstore.projection.numbers import census_of
+from runstore.projection.numbers import numbers_of as of_projector
 from runstore.projector import Projector, ProjectorConfig
+from runstore.publish.numbers import spools_of
 from runstore.reaper import Reaper, ReaperConfig
 from runstore_worker.config import Project, WorkerConfig
 from runstore_worker.sample import NAME as SAMPLE
@@ -66,6 +71,9 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     reaper: ReaperConfig = ReaperConfig()
     """The reaper's own settings."""
 
+    log: LogSettings = LogSettings()
+    """How the log file is written."""
+
     worker: WorkerConfig | None = None
     """The worker's own settings, but for its projects. Unset: the defaults, with its folder in the data folder."""
 
@@ -78,11 +86,20 @@ class Dev:
     """What was brought up."""
 
     def __init__(
-        self, engine: Engine, endpoints: Endpoints, projects: tuple[str, ...], services: list[Service]
+        self,
+        engine: Engine,
+        endpoints: Endpoints,
+        projects: tuple[str, ...],
+        services: list[Service],
+        *,
+        gives_metrics: bool,
     ) -> None:
         self.engine = engine
         self.endpoints = endpoints
         self.projects = projects
+        self.gives_metrics = gives_metrics
+        """Whether the gateway's `/metrics` answers everybody, for all the parts together."""
+
         self._services = services
 
     @property
@@ -111,25 +128,30 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         )
         store = await stack.enter_async_context(RedisStore.open(engine.redis_url, **config.store.opening()))
         token = token_of(config.data_dir, config.token)
-        services: list[Service] = [
-            Admission(store, token, config.data_dir),
-            Projector(store, config.projector),
-            Reaper(store, config.reaper),
-        ]
-        gateway = Gateway(store, config.gateway, jwt=config.jwt)
+        projector, reaper, numbers = Projector(store, config.projector), Reaper(store, config.reaper), Numbers()
+        numbers.add(redis_numbers)
+        numbers.add(of_projector(projector, reaper))
+        numbers.add_look(census_of(projector))
+        services: list[Service] = [Admission(store, token, config.data_dir), projector, reaper]
+        gateway = Gateway(store, config.gateway, jwt=config.jwt, numbers=numbers)
         for service in (*services, gateway):
             await stack.enter_async_context(started(service))
         services.append(gateway)
         projects = await sample
         if config.with_worker:
+            from runstore_worker.numbers import numbers_of as of_worker
             from runstore_worker.worker import Worker
 
             worker = Worker(engine.redis_url, _of_worker(config, projects), publishing=config.store.publishing())
             await stack.enter_async_context(started(worker))
             services.append(worker)
+            numbers.add(of_worker(worker))
+            numbers.add_look(spools_of(engine.redis_url))
         endpoints = Endpoints(url=gateway.url, ws_url=gateway.ws_url, token=token, redis_url=engine.redis_url)
         ours.publish(endpoints)
-        yield Dev(engine, endpoints, tuple(sorted(projects)), [*services, _Watched(engine, config.data_dir)])
+        services.append(_Watched(engine, config.data_dir))
+        is_open = config.gateway.metrics_access == "open"
+        yield Dev(engine, endpoints, tuple(sorted(projects)), services, gives_metrics=is_open)
 
 
 class _Watched:

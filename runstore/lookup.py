@@ -31,6 +31,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     etag: str
 
 
+class LookupCounts:
+    """Look-ups by what came of them: a kept answer, a run the store has, none, or no answer."""
+
+    __slots__ = ("absent", "failed", "found", "kept")
+
+    def __init__(self) -> None:
+        self.kept = self.found = self.absent = self.failed = 0
+
+
 class Lookup:
     """Look runs up, and keep what cannot change. With a `tail`, nothing is answered that it may not tell yet.
 
@@ -47,12 +56,19 @@ class Lookup:
         self._generation = 0
         self._asked: dict[RunId, list[asyncio.Future[Record | None]]] = {}
         self._questions: set[asyncio.Task[None]] = set()
+        self.counts = LookupCounts()
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept answers are counted for."""
+        return self._kept_bytes
 
     def kept(self, run_id: RunId) -> Answer | None:
         """Get the answer about a run where it is kept, for good."""
         answer = self._kept.get(run_id)
         if answer is not None:
             self._kept.move_to_end(run_id)
+            self.counts.kept += 1
         return answer
 
     async def record(self, run_id: RunId) -> Record | None:
@@ -60,6 +76,7 @@ class Lookup:
         kept = self._kept.get(run_id)
         if kept is not None:
             self._kept.move_to_end(run_id)
+            self.counts.kept += 1
             return kept.record
         return await self.fresh(run_id)
 
@@ -164,11 +181,15 @@ class Lookup:
         try:
             records = await self._runs.get_many(run_ids)
         except Exception as error:  # noqa: BLE001 - whoever asked raises it
+            self.counts.failed += len(run_ids)
             for run_id in run_ids:
                 for answer in asked[run_id]:
                     if not answer.done():
                         answer.set_exception(error)
             return
+        absent = records.count(None)
+        self.counts.absent += absent
+        self.counts.found += len(run_ids) - absent
         for run_id, record in zip(run_ids, records, strict=True):
             for answer in asked[run_id]:
                 if not answer.done():

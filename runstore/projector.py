@@ -5,7 +5,7 @@ from contextlib import suppress
 from logging import getLogger
 from secrets import token_hex
 from time import monotonic
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -63,6 +63,12 @@ class ProjectorConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_backoff_s: float = 2.0
     """Seconds to wait at most after a turn that failed; the first waits are shorter."""
 
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    """A port on which numbers are given out for Prometheus; 0 picks a free one. Unset: none."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of that port. It asks for no token."""
+
 
 class Projector:
     """Project a store's log, alone or beside others.
@@ -92,6 +98,16 @@ class Projector:
     def partitions_owned(self) -> frozenset[int]:
         """The partitions that this projector folds at present."""
         return frozenset(self._owned)
+
+    @property
+    def parts(self) -> list[PartitionProjector]:
+        """What folds each partition, whether it is this projector's at present or not."""
+        return self._partitions
+
+    @property
+    def store(self) -> RedisStore:
+        """The store that is projected."""
+        return self._store
 
     async def start(self) -> None:
         """Take a share of the partitions and begin; return once that is done.

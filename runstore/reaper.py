@@ -6,6 +6,7 @@ lease last longer than that, for where the clock was set back a dead worker's wo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from logging import getLogger
@@ -57,6 +58,8 @@ class Reaper:
         self.turns_failed = 0
         self.retried = 0
         self.ended = 0
+        self.ends: Counter[Status] = Counter()
+        """Those that were ended, by how."""
 
     async def start(self) -> None:
         """Begin to take turns."""
@@ -187,6 +190,7 @@ class Reaper:
         if not await deed(due, encode_event(event)):
             return False
         self.ended += 1
+        self.ends[status] += 1
         _log.warning("run_reaped", extra={"run_id": due.run_id, "status": status.value, "reason": reason})
         return True
 

@@ -39,6 +39,18 @@ _FITS_BYTES: Final = 32 * 1024
 """What a transport takes without waiting, since nothing else is on its way there."""
 
 
+class RedisCounts:
+    """What this process had to do with Redis, over all its clients: connections made, and questions that failed."""
+
+    __slots__ = ("broken", "connections", "refused", "unanswered")
+
+    def __init__(self) -> None:
+        self.connections = self.unanswered = self.broken = self.refused = 0
+
+
+COUNTS: Final = RedisCounts()
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn every failure of Redis or of the way to it into StoreUnavailable, with the failure as its cause.
@@ -54,6 +66,12 @@ def translated() -> Iterator[None]:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
+    if isinstance(error, _UNANSWERED):
+        COUNTS.unanswered += 1
+    elif isinstance(error, _BROKEN):
+        COUNTS.broken += 1
+    else:
+        COUNTS.refused += 1
     return StoreUnavailable(f"Redis did not do as asked: {str(error)[:200] or type(error).__name__}")
 
 
@@ -323,6 +341,7 @@ class Greeting:
         """Begin a connection. Raises: StoreUnavailable where the server is a replica."""
         await connection.on_connect()
         self.made += 1
+        COUNTS.connections += 1
         await self._ask(connection)
 
     async def still_holds(self, connection: AbstractConnection) -> bool:

@@ -155,13 +155,13 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
     """Read one partition. Raises: nothing that is about this partition alone."""
     try:
         entry = await client.execute_command("HGET", keys.cursor, "entry")
-        behind, oldest = await _BEHIND.run(client, [keys.events], [entry or b"0-0", COUNTED])
+        behind, oldest_ms = await behind_of(client, keys, entry)
         last = parse_entry_id(await LOG_END.run(client, [keys.events], []))
         return PartitionSeen(
             partition=keys.partition,
             last_ms=last.ms,
             behind=behind,
-            oldest_waiting_ms=parse_entry_id(oldest).ms if oldest else None,
+            oldest_waiting_ms=oldest_ms,
             dead=await client.execute_command("XLEN", keys.dead),
             newest_dead=_dead(await client.execute_command("XREVRANGE", keys.dead, "+", "-", "COUNT", 1)),
             oldest_lease_ms=await _least(client, keys.leases),
@@ -173,6 +173,15 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
     except (StoreUnavailable, ValueError) as error:
         await client.drop()
         return PartitionSeen(partition=keys.partition, trouble=str(error)[:200])
+
+
+async def behind_of(client: StoreClient, keys: PartitionKeys, entry: bytes | None) -> tuple[int, int | None]:
+    """Count the events behind an entry, up to `COUNTED`, and say when the oldest of them came.
+
+    Units: milliseconds by the store's clock.
+    """
+    behind, oldest = await _BEHIND.run(client, [keys.events], [entry or b"0-0", COUNTED])
+    return behind, parse_entry_id(oldest).ms if oldest else None
 
 
 async def _unsafe_ms(client: StoreClient, keys: PartitionKeys) -> int | None:

@@ -21,7 +21,7 @@ from runstore.cli.exits import Exit, Trouble
 from runstore.cli.screen import Screen, err, out
 from runstore.cli.signals import run_until_asked
 from runstore.cli.view import STYLES, pretty
-from runstore.config import Settings
+from runstore.config import LogSettings, Settings
 from runstore.core.status import Status
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def demo(
         # of no settings file and no variables: a demo must not end up in somebody's store
         wanted = plan(Settings({}, folder, {}), data_dir=folder, gateway={"port": 0})
         make(folder)
-        journal.to_file(folder / LOG)
+        journal.to_file(folder / LOG, LogSettings())
         with explained("127.0.0.1"):
             returned, asked = run_until_asked(lambda: _demo(wanted, out()))
     if asked is not None:

@@ -16,7 +16,7 @@ from runstore.cli.screen import Screen, err, out
 from runstore.cli.services import check_port, explain_address
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config
-from runstore.config import JWT, Settings, StoreSettings
+from runstore.config import JWT, LogSettings, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def dev(
         bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")
     ] = False,
     config: Config = None,
+    log_format: Annotated[
+        journal.Format | None, Parameter(help="How the log file is written [RUNSTORE_LOG_FORMAT]; console unless told.")
+    ] = None,
 ) -> int:
     """Bring up everything on this machine until SIGTERM or Ctrl-C; a second signal ends it at once."""
     settings = Settings.load(os.environ, config)
@@ -57,6 +60,7 @@ def dev(
         token=token,
         redis_url=redis_url,
         with_worker=worker,
+        log_format=log_format,
     )
     return up(wanted, json=json)
 
@@ -69,6 +73,7 @@ def plan(
     token: str | None = None,
     redis_url: str | None = None,
     with_worker: bool = True,
+    log_format: str | None = None,
 ) -> "DevConfig":
     """Make the configuration out of flags, variables and the file.
 
@@ -101,6 +106,7 @@ def plan(
         projects=projects,
         gateway=settings.record("gateway", GatewayConfig, gateway),
         jwt=read_jwt(settings),
+        log=settings.record("log", LogSettings, {"format": log_format}),
         projector=settings.record("projector", ProjectorConfig),
         reaper=settings.record("reaper", ReaperConfig),
         worker=settings.record(
@@ -126,7 +132,7 @@ def up(wanted: "DevConfig", *, json: bool) -> int:
     if wanted.with_worker:
         hide_from_models()
     data_folder.make(wanted.data_dir)
-    journal.to_file(wanted.data_dir / LOG)
+    journal.to_file(wanted.data_dir / LOG, wanted.log)
 
     async def work() -> None:
         async with bring_up(wanted) as running:
@@ -180,6 +186,7 @@ def _announce(running: "Dev", data_dir: Path) -> None:
         ("websocket", at.ws_url),
         ("token", at.token),
         ("redis", at.redis_url),
+        *((("metrics", f"{at.url}/metrics"),) if running.gives_metrics else ()),
         ("projects", ", ".join(running.projects) or "none: no worker runs here"),
         ("data", str(data_dir)),
         ("log", str(data_dir / LOG)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from runstore.cli.exits import Trouble
 from runstore.cli.journal import to_stderr
 from runstore.cli.target import Config, Token, Url, connect
+from runstore.config import LogSettings
 
 NOT_INSTALLED = "MCP is an extra of its own: pip install 'runstore[mcp]'"
 
@@ -27,6 +28,6 @@ async def _serve(url: str | None, token: str | None, config: Path | None) -> Non
         raise Trouble(NOT_INSTALLED) from None
     from runstore.client.mcp_port import ClientPort
 
-    to_stderr()
+    to_stderr(LogSettings())
     async with connect(url, token, config) as client:
         await serve(ClientPort(client))

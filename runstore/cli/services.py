@@ -14,11 +14,12 @@ from cyclopts import Parameter
 from runstore.cli import journal
 from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit, Trouble
+from runstore.cli.numbers import Telling, given_out, telling
 from runstore.cli.screen import out
 from runstore.cli.several import check_processes, reserve_port, serve_several, until_let_go
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config, DataDir, RedisUrl, find_store
-from runstore.config import JWT, Settings, StoreSettings
+from runstore.config import JWT, LogSettings, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR, find
 from runstore.engine import folder as data_folder
 from runstore.lifecycle import started, until_any_ends
@@ -26,12 +27,26 @@ from runstore.lifecycle import started, until_any_ends
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
     from runstore.gateway import GatewayConfig
+    from runstore.metrics import MetricsServer
 
 _Processes = Annotated[int, Parameter(help="Processes that share the work on this machine.")]
 _Tell = Callable[[dict[str, Any]], None]
-_Work = Callable[[_Tell], Coroutine[Any, Any, None]]
+_Work = Callable[[_Tell, int], Coroutine[Any, Any, None]]
 _NEW_OBJECTS: Final = 20_000
-_Level = Annotated[journal.Level, Parameter(help="What is logged to stderr: events of this level and above it.")]
+_Level = Annotated[
+    journal.Level | None,
+    Parameter(
+        help="What is logged to stderr: events of this level and above it [RUNSTORE_LOG_LEVEL]; warning unless told."
+    ),
+]
+_Format = Annotated[
+    journal.Format | None,
+    Parameter(help="How it is logged: a line for people, or one of JSON [RUNSTORE_LOG_FORMAT]; console unless told."),
+]
+_MetricsPort = Annotated[
+    int | None, Parameter(help="Port that gives numbers to Prometheus, 0 for a free one; none unless told.")
+]
+_MetricsHost = Annotated[str | None, Parameter(help="Address of that port; 127.0.0.1 unless told.")]
 _Json = Annotated[bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")]
 
 
@@ -48,7 +63,10 @@ def gateway(
     data_dir: DataDir = None,
     json: _Json = False,
     config: Config = None,
-    log_level: _Level = "warning",
+    metrics_port: _MetricsPort = None,
+    metrics_host: _MetricsHost = None,
+    log_level: _Level = None,
+    log_format: _Format = None,
 ) -> int:
     """Serve HTTP and websockets until SIGTERM or Ctrl-C; a second signal ends it at once."""
     from runstore.gateway import Gateway, GatewayConfig, JwtConfig
@@ -56,32 +74,35 @@ def gateway(
     settings = Settings.load(os.environ, config)
     settings.check_variables({"gateway": GatewayConfig, JWT: JwtConfig})
     jwt = read_jwt(settings)
-    record = settings.record("gateway", GatewayConfig, {"host": host, "port": check_port(port)})
+    flags = {"host": host, "port": check_port(port), "metrics_port": metrics_port, "metrics_host": metrics_host}
+    record = settings.record("gateway", GatewayConfig, flags)
+    log = _log_settings(settings, log_level, log_format)
     store = find_store(redis_url, data_dir, settings)
     address = f"{record.host}:{record.port}"
 
     def ready(told: dict[str, Any]) -> None:
         _ready(json, "gateway", told, f"{told['url']}")
 
-    def work_of(record: "GatewayConfig") -> _Work:
-        async def work(tell: _Tell) -> None:
-            async with _opened(store) as opened:
-                service = Gateway(opened, record, jwt=jwt)
+    def work_of(record: "GatewayConfig", told: Telling) -> _Work:
+        async def work(tell: _Tell, seat: int) -> None:
+            async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
+                service = Gateway(opened, record, jwt=jwt, numbers=numbers)
                 async with started(service):
-                    tell({"url": service.url, "ws_url": service.ws_url})
+                    tell({"url": service.url, "ws_url": service.ws_url, **_where(server)})
                     await until_any_ends(service)
 
         return work
 
-    if check_processes(processes) == 1:
-        return _serve(lambda: work_of(record)(ready), log_level, address)
-    try:
-        reserved = reserve_port(record.host, record.port)
-    except OSError as error:
-        raise explain_address(error, address) from None
-    with reserved:
-        shared = msgspec.structs.replace(record, port=reserved.getsockname()[1], reuse_port=True)
-        return _serve_several(processes, work_of(shared), ready, log_level, address)
+    with telling(record.metrics_host, record.metrics_port, check_processes(processes)) as told:
+        if processes == 1:
+            return _serve(lambda: work_of(record, told)(ready, 0), log, address)
+        try:
+            reserved = reserve_port(record.host, record.port)
+        except OSError as error:
+            raise explain_address(error, address) from None
+        with reserved:
+            shared = msgspec.structs.replace(record, port=reserved.getsockname()[1], reuse_port=True)
+            return _serve_several(processes, work_of(shared, told), ready, log, address)
 
 
 def projector(
@@ -91,30 +112,40 @@ def projector(
     data_dir: DataDir = None,
     json: _Json = False,
     config: Config = None,
-    log_level: _Level = "warning",
+    metrics_port: _MetricsPort = None,
+    metrics_host: _MetricsHost = None,
+    log_level: _Level = None,
+    log_format: _Format = None,
 ) -> int:
     """Fold events into runs, and end the runs whose worker or time is gone, until SIGTERM or Ctrl-C."""
+    from runstore.projection.numbers import census_of, numbers_of
     from runstore.projector import Projector, ProjectorConfig
     from runstore.reaper import Reaper, ReaperConfig
 
     settings = Settings.load(os.environ, config)
     settings.check_variables({"projector": ProjectorConfig, "reaper": ReaperConfig})
-    projecting, reaping = settings.record("projector", ProjectorConfig), settings.record("reaper", ReaperConfig)
+    flags = {"metrics_port": metrics_port, "metrics_host": metrics_host}
+    projecting, reaping = settings.record("projector", ProjectorConfig, flags), settings.record("reaper", ReaperConfig)
+    log = _log_settings(settings, log_level, log_format)
     store = find_store(redis_url, data_dir, settings)
 
-    def ready(_: dict[str, Any]) -> None:
-        _ready(json, "projector", _pid(), f"process {os.getpid()}")
+    def ready(shown: dict[str, Any]) -> None:
+        _ready(json, "projector", _pid() | shown, f"process {os.getpid()}")
 
-    async def work(tell: _Tell) -> None:
-        async with _opened(store) as opened:
-            folding, reaper = Projector(opened, projecting), Reaper(opened, reaping)
-            async with started(folding), started(reaper):
-                tell({})
-                await until_any_ends(folding, reaper)
+    with telling(projecting.metrics_host, projecting.metrics_port, check_processes(processes)) as told:
 
-    if check_processes(processes) == 1:
-        return _serve(lambda: work(ready), log_level)
-    return _serve_several(processes, work, ready, log_level)
+        async def work(tell: _Tell, seat: int) -> None:
+            async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
+                folding, reaper = Projector(opened, projecting), Reaper(opened, reaping)
+                numbers.add(numbers_of(folding, reaper))
+                numbers.add_look(census_of(folding))
+                async with started(folding), started(reaper):
+                    tell(_where(server))
+                    await until_any_ends(folding, reaper)
+
+        if processes == 1:
+            return _serve(lambda: work(ready, 0), log)
+        return _serve_several(processes, work, ready, log)
 
 
 def worker(
@@ -129,11 +160,16 @@ def worker(
     ] = None,
     json: _Json = False,
     config: Config = None,
-    log_level: _Level = "warning",
+    metrics_port: _MetricsPort = None,
+    metrics_host: _MetricsHost = None,
+    log_level: _Level = None,
+    log_format: _Format = None,
 ) -> int:
     """Execute runs of the projects that runstore.toml names, until SIGTERM or Ctrl-C; then let what runs end."""
+    from runstore.publish.numbers import spools_of
     from runstore_worker.config import ConfigError, WorkerConfig, parse_projects
     from runstore_worker.environment import hide_from_models
+    from runstore_worker.numbers import numbers_of
     from runstore_worker.worker import Worker
 
     settings = Settings.load(os.environ, config)
@@ -148,21 +184,31 @@ def worker(
     record = settings.record(
         "worker",
         WorkerConfig,
-        {"concurrency": concurrency, "data_dir": folder / "worker" if data_dir is not None else None},
+        {
+            "concurrency": concurrency,
+            "data_dir": folder / "worker" if data_dir is not None else None,
+            "metrics_port": metrics_port,
+            "metrics_host": metrics_host,
+        },
         defaults={"data_dir": folder / "worker"},
         fixed={"projects": projects},
     )
+    log = _log_settings(settings, log_level, log_format)
     store = find_store(redis_url, data_dir if data_dir is not None and find(data_dir) else None, settings)
     hide_from_models()
 
     async def work() -> None:
         data_folder.make(folder)
         service = Worker(store.redis_url or "", record, publishing=store.publishing())
-        async with started(service):
-            _ready(json, "worker", _pid() | {"projects": sorted(projects)}, f"serves {', '.join(sorted(projects))}")
-            await until_any_ends(service)
+        with telling(record.metrics_host, record.metrics_port, 1) as told:
+            async with given_out(told, 0) as (numbers, server), started(service):
+                numbers.add(numbers_of(service))
+                numbers.add_look(spools_of(store.redis_url or ""))
+                shown = _pid() | {"projects": sorted(projects)} | _where(server)
+                _ready(json, "worker", shown, f"serves {', '.join(sorted(projects))}")
+                await until_any_ends(service)
 
-    return _serve(work, log_level)
+    return _serve(work, log)
 
 
 def check_port(port: int | None) -> int | None:
@@ -181,10 +227,8 @@ def explain_address(error: OSError, address: str) -> Trouble:
     return Trouble(f"cannot listen on {address}: {error.strerror or error}")
 
 
-def _serve(
-    work: Callable[[], Coroutine[Any, Any, int | None]], log_level: journal.Level, address: str = "its address"
-) -> int:
-    journal.to_stderr(log_level)
+def _serve(work: Callable[[], Coroutine[Any, Any, int | None]], log: LogSettings, address: str = "its address") -> int:
+    journal.to_stderr(log)
     try:
         returned, asked = run_until_asked(work)
     except BrokenPipeError:
@@ -194,15 +238,13 @@ def _serve(
     return Exit.SUCCESS if asked in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} else (returned or Exit.SUCCESS)
 
 
-def _serve_several(
-    processes: int, work: _Work, ready: _Tell, log_level: journal.Level, address: str = "its address"
-) -> int:
-    def serve(tell: Callable[[bytes], None], life: int) -> int:
+def _serve_several(processes: int, work: _Work, ready: _Tell, log: LogSettings, address: str = "its address") -> int:
+    def serve(tell: Callable[[bytes], None], life: int, seat: int) -> int:
         def told(shown: dict[str, Any]) -> None:
             _settle()
             tell(msgspec.json.encode(shown))
 
-        return _serve(lambda: until_let_go(life, work(told)), log_level, address)
+        return _serve(lambda: until_let_go(life, work(told, seat)), log, address)
 
     return serve_several(processes, serve, lambda told: ready(msgspec.json.decode(told)))
 
@@ -221,6 +263,8 @@ def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:
         out().json(msgspec.json.encode(shown))
     else:
         out().line((f"{role} ready: ", "green"), where)
+        if "metrics_url" in shown:
+            out().line(f"metrics: {shown['metrics_url']}")
 
 
 def _settle() -> None:
@@ -228,6 +272,14 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, 20, 20)
+
+
+def _where(server: "MetricsServer | None") -> dict[str, Any]:
+    return {"metrics_url": server.url} if server is not None else {}
+
+
+def _log_settings(settings: Settings, level: journal.Level | None, form: journal.Format | None) -> LogSettings:
+    return settings.record("log", LogSettings, {"level": level, "format": form})
 
 
 def _pid() -> dict[str, Any]:

@@ -42,23 +42,23 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return reserved
 
 
-def serve_several(count: int, serve: Callable[[Tell, int], int], ready: Tell) -> int:
+def serve_several(count: int, serve: Callable[[Tell, int, int], int], ready: Tell) -> int:
     """Run `serve` in so many processes, and return when they have ended.
 
-    It is given what to tell once it is ready, and a descriptor whose end of file says that it is to stop; `ready` hears
-    what the first one told, when all have told it.
+    It is given what to tell once it is ready, a descriptor whose end of file says that it is to stop, and which of the
+    processes it is, from 0; `ready` hears what the first one told, when all have told it.
     """
     life, held = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     children, told = [], []
-    for _ in range(count):
+    for seat in range(count):
         out, into = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(held)
             os.close(out)
-            _be_one(serve, into, life)
+            _be_one(serve, into, life, seat)
         os.close(into)
         children.append(child)
         told.append(out)
@@ -66,7 +66,7 @@ def serve_several(count: int, serve: Callable[[Tell, int], int], ready: Tell) ->
     return _hold(children, told, ready)
 
 
-def _be_one(serve: Callable[[Tell, int], int], into: int, life: int) -> NoReturn:
+def _be_one(serve: Callable[[Tell, int, int], int], into: int, life: int, seat: int) -> NoReturn:
     """Serve, in a process group of its own: what a terminal sends reaches the holder, who passes it on."""
     code: int = Exit.FAILED
     try:
@@ -76,7 +76,7 @@ def _be_one(serve: Callable[[Tell, int], int], into: int, life: int) -> NoReturn
             os.write(into, line + b"\n")
             os.close(into)
 
-        code = serve(tell, life)
+        code = serve(tell, life, seat)
     except RunstoreError as error:
         complain(error.detail)
         code = of_error(error)

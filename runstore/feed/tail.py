@@ -14,7 +14,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from time import monotonic
+from time import monotonic, time
 
 import msgspec
 
@@ -26,6 +26,7 @@ from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
 from runstore.core.run import Run
 from runstore.core.subscription import Version
+from runstore.core.tally import DELAY_S, Tally
 from runstore.feed.awaited import Awaited
 from runstore.feed.body import Bodies, FetchView
 from runstore.feed.config import TailConfig
@@ -54,6 +55,9 @@ class FeedTail:
         self.failures = 0
         self.rollbacks = 0
         self.entries = 0
+        self.delay = Tally(DELAY_S)
+        """Seconds from terminal events to their pushes, of those that somebody listened to."""
+
         self.is_connected = False
         self._feed = feed
         self._sights = Shared(feed.sight, self.config.shared_fresh_s)
@@ -343,11 +347,21 @@ class FeedTail:
         pushes = self.pushes(partition, entry)
         if pushes:
             self.hub.dispatch(pushes)
+            self._measure(pushes)
         self.entries += 1
         self._generation += 1
         self._places[partition] = there
         self._awaited[partition].advance(there)
         return True
+
+    def _measure(self, pushes: list[Push]) -> None:
+        ended = [
+            push.item.ms for push in pushes if push.is_transition and push.item is not None and push.run.is_terminal
+        ]
+        if ended:
+            now_ms = time() * 1000
+            for at_ms in ended:
+                self.delay.observe(max(0.0, now_ms - at_ms) / 1000)
 
     def _roll_back(self, places: dict[int, Place], *, lost: bool) -> None:
         self.rollbacks += 1

@@ -5,13 +5,14 @@ from runstore.gateway.context import Services
 
 
 class Allowance:
-    """The share of one caller in a gateway's limits."""
+    """The share of one caller in a gateway's limits, and in what it counts."""
 
-    __slots__ = ("_principal", "_services")
+    __slots__ = ("_principal", "_services", "counts")
 
     def __init__(self, services: Services, principal: Principal) -> None:
         self._services = services
         self._principal = principal
+        self.counts = services.counts
 
     def spend(self, run_ids: int = 0) -> None:
         """Count a message, by how many runs it names.
@@ -26,7 +27,9 @@ class Allowance:
         Raises: RateLimited where they are too many with those of all others.
         """
         self._services.subscribed.take(self._principal, runs)
+        self._services.counts.subscriptions += 1
 
     def unsubscribe(self, runs: int) -> None:
         """Count them no longer."""
         self._services.subscribed.give_back(self._principal, runs)
+        self._services.counts.subscriptions -= 1

@@ -15,11 +15,13 @@ from runstore.gateway.browsers import guard_browsers
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.cors import let_read
+from runstore.gateway.counts import Row
 from runstore.gateway.credentials import Credentials
 from runstore.gateway.door import Outermost, door, guard
 from runstore.gateway.holds import Holds
 from runstore.gateway.jwt_config import JwtConfig, JwtTiming
 from runstore.gateway.mcp import install_mcp
+from runstore.gateway.numbers import numbers_of
 from runstore.gateway.openapi import DOCUMENT, describe, router_path
 from runstore.gateway.protocol import GuardedServer
 from runstore.gateway.rates import Rates, tell_rate
@@ -32,6 +34,7 @@ from runstore.gateway.served import ServedProjects
 from runstore.gateway.shortcut import shortcut
 from runstore.gateway.socket_streams import STREAMS, install_streams
 from runstore.lookup import Lookup
+from runstore.metrics import Numbers
 from runstore.resolve import Resolver
 
 _RUN_ROUTE: Final = next(route for route in ROUTES if route.handler is get_run)
@@ -43,7 +46,8 @@ _log = logging.getLogger("runstore.gateway")
 class Gateway:
     """One gateway over an opened store. `start` returns once it answers, `stop` once nothing of it is left.
 
-    `jwt` is the issuer whose JWTs are taken beside the store's own tokens.
+    `jwt` is the issuer whose JWTs are taken beside the store's own tokens, and `numbers` what `/metrics` tells besides
+    what is this gateway's own.
 
     Raises: InvalidRequest where JWTs cannot be taken as `jwt` says.
     """
@@ -55,8 +59,10 @@ class Gateway:
         *,
         jwt: JwtConfig | None = None,
         jwt_timing: JwtTiming | None = None,
+        numbers: Numbers | None = None,
     ) -> None:
         self._store = store
+        self._numbers = numbers or Numbers()
         self._config = config or GatewayConfig()
         self._credentials = Credentials(store, self._config, jwt, jwt_timing)
         self._runner: GuardedRunner | None = None
@@ -101,7 +107,8 @@ class Gateway:
         await tail.start()
         self._tail = tail
         try:
-            services = make_services(store, config, tail, self._credentials)
+            services = make_services(store, config, tail, self._credentials, self._numbers)
+            self._numbers.add(numbers_of(services))
             await services.readiness.turn()
             self._watches = [
                 *(asyncio.create_task(watch, name="gateway-tokens") for watch in self._credentials.watches()),
@@ -180,17 +187,21 @@ class GuardedRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         handler: Outermost = made.request_handler
+        counts = self.app[SERVICES].counts
         short = shortcut(handler, self.app[SERVICES], _RUN_ROUTE, _tell_with_all)
         return GuardedServer(
-            guard(short),
+            guard(short, counts),
             self._config,
             request_factory=made.request_factory,
             access_log=_access_log,
-            repeats=Repeats(self.app[SERVICES], _RUN_ROUTE),
+            repeats=Repeats(self.app[SERVICES], _RUN_ROUTE, _access_log),
+            counts=counts,
         )
 
 
-def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentials: Credentials) -> Services:
+def make_services(
+    store: Store, config: GatewayConfig, tail: FeedTail, credentials: Credentials, numbers: Numbers | None = None
+) -> Services:
     """Make what the handlers share."""
     runs = SafeRuns(store.runs, tail)
     lookup = Lookup(runs, store.outputs, cache_bytes=config.cache_bytes, tail=tail)
@@ -216,13 +227,15 @@ def make_services(store: Store, config: GatewayConfig, tail: FeedTail, credentia
         subscribed=Holds(
             config.runs_per_token, "subscribed runs", "unsubscribe some, or subscribe to their project instead"
         ),
+        numbers=numbers or Numbers(),
     )
 
 
 def make_app(services: Services) -> web.Application:
     """Make the application: its router and its OpenAPI document, both from the table of routes."""
     routes: dict[web.AbstractRoute, Route] = {}
-    app = web.Application(middlewares=[door(routes)], client_max_size=services.config.max_event_body_bytes)
+    rows: dict[web.AbstractRoute, Row] = {}
+    app = web.Application(middlewares=[door(routes, rows)], client_max_size=services.config.max_event_body_bytes)
     app[SERVICES] = services
     app.on_response_prepare.append(_finish)
     install_streams(app)
@@ -235,7 +248,8 @@ def make_app(services: Services) -> web.Application:
             resource = resources[route.path] = app.router.add_resource(router_path(route))
         methods = ("GET", "HEAD") if route.method == "GET" and not route.is_websocket else (route.method,)
         for method in methods:
-            routes[resource.add_route(method, route.handler, expect_handler=let_wait)] = route
+            added = resource.add_route(method, route.handler, expect_handler=let_wait)
+            routes[added], rows[added] = route, services.counts.row(route)
     return app
 
 

@@ -1,6 +1,6 @@
 """The gateway's configuration."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -135,6 +135,16 @@ class GatewayConfig(PushConfig, frozen=True, kw_only=True):
 
     shutdown_s: float = 5.0
     """Seconds that open requests and sockets get to end once the gateway is told to stop."""
+
+    metrics_access: Literal["open", "token", "off"] = "open"
+    """Who may read `/metrics`: everybody who reaches the gateway, who has a token with `runs:read` for every project,
+    or nobody. Its numbers name no project and no run, but tell how much there is of them."""
+
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    """A port on which the same numbers are given without a token; 0 picks a free one. Unset: none."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of that port."""
 
     partial_page_rounds: AtLeastOne = 8
     """Short pages of a narrow listing that are asked for and joined before one is answered as it is."""

@@ -11,6 +11,7 @@ from runstore.core.cursor import Cursor, Place
 from runstore.core.ids import RunId
 from runstore.core.principal import Principal
 from runstore.gateway.config import GatewayConfig
+from runstore.gateway.counts import GatewayCounts
 from runstore.ports import Feed, Log, Outputs, RunLogs, Runs, Served, SigningKeys, Tokens
 from runstore.wire.cursor import encode_cursor
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from runstore.gateway.run_tokens import RunTokens
     from runstore.gateway.served import ServedProjects
     from runstore.lookup import Lookup
+    from runstore.metrics import Numbers
     from runstore.resolve import Resolver
 
 
@@ -112,6 +114,7 @@ class Services:
         rates: "Rates",
         holds: "Holds",
         subscribed: "Holds",
+        numbers: "Numbers",
     ) -> None:
         self.store = store
         self.runs = runs
@@ -127,6 +130,8 @@ class Services:
         self.rates = rates
         self.holds = holds
         self.subscribed = subscribed
+        self.numbers = numbers
+        self.counts = GatewayCounts()
         self.stopping = asyncio.Event()
         self.big_outputs = asyncio.Semaphore(config.big_outputs_at_once)
         self._commits: set[asyncio.Task[Any]] = set()

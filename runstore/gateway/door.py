@@ -15,11 +15,12 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
-from runstore.core.errors import Forbidden, RunstoreError, Unauthorized
+from runstore.core.errors import Forbidden, RateLimited, RunstoreError, Unauthorized
 from runstore.core.principal import Principal, Scope
 from runstore.gateway.access_log import masked_path
 from runstore.gateway.context import CALLER, SERVICES, Services
 from runstore.gateway.cors import answer_beforehand, asks_beforehand
+from runstore.gateway.counts import ROW, GatewayCounts, Row
 from runstore.gateway.media import check_json, negotiate
 from runstore.gateway.problems import HttpProblem, problem, respond, respond_to, respond_to_http
 from runstore.gateway.query import check_names
@@ -34,12 +35,15 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _log = logging.getLogger("runstore.gateway")
 
 
-def door(routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
-    """Make the middleware that stands before the routes."""
+def door(routes: Mapping[web.AbstractRoute, Route], rows: Mapping[web.AbstractRoute, Row]) -> Middleware:
+    """Make the middleware that stands before the routes; `rows` are where the answers of each are counted."""
 
     @web.middleware
     async def enter(request: web.Request, handler: Handler) -> web.StreamResponse:
-        route = routes.get(request.match_info.route)
+        found = request.match_info.route
+        route = routes.get(found)
+        if route is not None:
+            request[ROW] = rows[found]
         services = request.app[SERVICES]
         if asks_beforehand(request):
             check_origin(request, services.config.allowed_origins)
@@ -77,15 +81,22 @@ async def admit(request: web.Request, services: Services, route: Route | None) -
         check_may(caller.principal, route)
 
 
-def guard(handle: Outermost) -> Outermost:
-    """Turn whatever leaves a handler into a problem; nothing but answers goes further out."""
+def guard(handle: Outermost, counts: GatewayCounts) -> Outermost:
+    """Turn whatever leaves a handler into a problem, and count it; nothing but answers goes further out."""
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        response = await answer(request)
+        counts.answered(request, response.status)
+        return response
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         try:
             check_version(request)
             check_expectation(request)
             return await handle(request)
         except RunstoreError as error:
+            if isinstance(error, RateLimited):
+                counts.requests_refused += 1
             return respond_to(error)
         except web.HTTPException as error:
             return respond_to_http(error)

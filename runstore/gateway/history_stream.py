@@ -92,7 +92,8 @@ class _Teller:
                 self._waiting_bytes += len(push.item.error_message or "") + 256
             if push.has_progress:
                 self._progress = push.run.progress
-        if self._waiting_bytes > self._stream.limit_bytes:
+        if self._waiting_bytes > self._stream.limit_bytes and not self._stream.is_ended:
+            self._stream.counts.slow_readers += 1
             self._stream.cut()
         self._stream.news.set()
 
@@ -179,6 +180,7 @@ class _Teller:
             return b""
         self._upto = item.entry_id
         self.is_over = _is_terminal(item)
+        self._stream.counts.stream_pushes += 1
         data = b'{"run_id":%b,%b' % (encode(self._run_id), encode(view_event(item))[1:])
         return frame("transition", data, encode_cursor((place,)))
 

@@ -11,13 +11,14 @@ Key = Hashable
 class Message:
     """One message: ready bytes, or the head of a `run` message whose body may have to be fetched."""
 
-    __slots__ = ("_body", "_frame", "_output", "_text", "held_bytes")
+    __slots__ = ("_body", "_frame", "_output", "_text", "held_bytes", "is_push")
 
     def __init__(self, text: bytes, body: Body | None = None, *, output: bool = True) -> None:
         self._text = text
         self._body = body
         self._output = output
         self._frame: bytes | None = None
+        self.is_push = body is not None
         self.held_bytes = len(text) + (body.held_bytes(output=output) if body is not None else 0)
 
     async def encode(self) -> bytes:

@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from runstore.gateway.access_log import AccessLog
 from runstore.gateway.addresses import network_of
 from runstore.gateway.config import GatewayConfig
+from runstore.gateway.counts import GatewayCounts
 from runstore.gateway.problems import RETRY_AFTER_S, problem, respond, write
 from runstore.gateway.repeat import Head, Repeats, may_be_head, read_head
 
@@ -56,6 +57,7 @@ class GuardedConnection(web.RequestHandler):
         self.address = network_of(str(peer[0])) if isinstance(peer, tuple) else ""
         self._is_counted = True
         if not self._guard.admit(self.address):
+            self._guard.counts.connections_refused += 1
             self._guard.warn_of_too_many(self.address)
             most = self._config.connections_per_address
             told = problem("rate_limited", f"the limit is {most} connections from one address: close some")
@@ -130,7 +132,7 @@ class GuardedConnection(web.RequestHandler):
     def pause_writing(self) -> None:
         """Begin to count how long the peer leaves what was sent unread."""
         super().pause_writing()
-        self._stall_timer = self._loop.call_later(self._config.write_stall_s, self._abort)
+        self._stall_timer = self._loop.call_later(self._config.write_stall_s, self._stall)
 
     def resume_writing(self) -> None:
         """Stop counting."""
@@ -149,6 +151,7 @@ class GuardedConnection(web.RequestHandler):
         """Answer what could not be read as a request."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
+        self._guard.counts.answered(request, status)
         if status >= 500:
             _log.error("connection_failed", exc_info=exc)
             return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
@@ -187,6 +190,10 @@ class GuardedConnection(web.RequestHandler):
         # to close at once would take back the answer where the peer is still sending
         self._loop.call_later(_GOODBYE_S, self._abort)
 
+    def _stall(self) -> None:
+        self._guard.counts.slow_readers += 1
+        self._abort()
+
     def _abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
@@ -203,10 +210,12 @@ class GuardedServer(web.Server):
         request_factory: Any,
         access_log: logging.Logger,
         repeats: Repeats,
+        counts: GatewayCounts,
     ) -> None:
         super().__init__(handler, request_factory=request_factory, handler_cancellation=True)
         self._config = config
         self.repeats = repeats
+        self.counts = counts
         self.turned_away = 0
         self._open: Counter[str] = Counter()
         self._warned_at_s = float("-inf")

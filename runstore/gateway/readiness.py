@@ -23,6 +23,11 @@ class Readiness:
         self._lag_s = lag_s
         self._timeout_s = timeout_s
         self._marks: dict[int, tuple[EntryId, float]] = {}
+        self._ends: dict[int, tuple[int, float]] = {}
+        self.partitions_behind = 0
+        self.untold_entries = self._untold = 0
+        """Feed entries that were committed, and not told to the listeners, when the store was looked at last."""
+
         self._reason = "the store was not looked at yet"
 
     @property
@@ -31,6 +36,13 @@ class Readiness:
         if self._reason:
             return self._reason
         return "" if self._tail.is_connected else "the feed cannot be followed at the moment"
+
+    @property
+    def untold_s(self) -> float:
+        """How long the tail has not reached where the end of a feed was: of the partition where that is longest."""
+        now = time.monotonic()
+        late = [now - at for partition, (n, at) in self._ends.items() if self._tail.place(partition).n < n]
+        return max(late, default=0.0)
 
     async def watch(self, every_s: float) -> None:
         """Look for as long as the gateway runs."""
@@ -44,14 +56,18 @@ class Readiness:
             async with asyncio.timeout(self._timeout_s):
                 await self._store.ping()
                 places = [self._tail.place(partition) for partition in range(self._tail.partitions)]
+                self._untold = 0
                 behind = [place.partition for place in places if await self._is_behind(place)]
+                self.untold_entries = self._untold
         except (RunstoreError, TimeoutError):
             self._reason = "the store cannot be reached"
             return
+        self.partitions_behind = len(behind)
         self._reason = f"the projector is behind in {len(behind)} of {len(places)} partitions" if behind else ""
 
     async def _is_behind(self, place: Place) -> bool:
         sight = await self._store.feed.sight(place)
+        self._see_end(place.partition, sight.last)
         mark = self._marks.get(place.partition)
         now = time.monotonic()
         # where commits wait to be safe, what counts is what was told
@@ -61,3 +77,10 @@ class Readiness:
             self._marks[place.partition] = sight.log_end, now
             return False
         return now - mark[1] > self._lag_s
+
+    def _see_end(self, partition: int, end: int) -> None:
+        here = self._tail.place(partition).n
+        self._untold += max(0, end - here)
+        seen = self._ends.get(partition)
+        if seen is None or here >= seen[0]:
+            self._ends[partition] = end, time.monotonic()

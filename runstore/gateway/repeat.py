@@ -9,6 +9,7 @@ Bytes are taken for a repeat only between two requests, so that nothing that is 
 `read_head`.
 """
 
+import logging
 from typing import Final, NamedTuple
 
 from aiohttp import HttpVersion11
@@ -75,16 +76,20 @@ def read_head(data: bytes, message: object) -> Head | None:
 class Repeats:
     """Answer repeated look-ups of runs that have ended. `route` is that of `GET /v1/runs/{run_id}`."""
 
-    __slots__ = ("_route", "_services")
+    __slots__ = ("_access_log", "_route", "_row", "_services")
 
-    def __init__(self, services: Services, route: Route) -> None:
+    def __init__(self, services: Services, route: Route, access_log: logging.Logger) -> None:
         self._services = services
         self._route = route
+        self._access_log = access_log
+        self._row = services.counts.row(route)
 
     def answer(self, head: Head, data: bytes) -> bytes | None:
         """Answer at once what repeats a head; None where it does not, or cannot be answered at once."""
         if len(data) != _ID_END + len(head.rest) or not (data.startswith(_START) and data.endswith(head.rest)):
             return None
+        if self._access_log.isEnabledFor(logging.INFO):
+            return None  # each is to be logged
         services = self._services
         # first, so that the work of letting in tells nothing of which runs there are
         caller = services.auth.known(head.digest)
@@ -100,5 +105,6 @@ class Repeats:
             rate = services.rates.spend_and_tell(principal)
         except (Forbidden, RateLimited):
             return None  # nothing was spent: whoever tells of it counts it
+        self._row[2] += 1
         told = services.cursor_text(run_id, place), kept.etag, len(kept.body), rfc822_formatted_time(), rate
         return (_ANSWER % told).encode() + kept.body

@@ -11,6 +11,7 @@ from runstore.gateway.health import Health, get_healthz, get_readyz
 from runstore.gateway.history import RunEvents, get_events
 from runstore.gateway.logs import get_logs
 from runstore.gateway.mcp import McpError, McpMessage, post_mcp
+from runstore.gateway.metrics import get_metrics
 from runstore.gateway.openapi import get_openapi
 from runstore.gateway.outputs import get_named_output, get_output
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
@@ -295,5 +296,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         is_open=True,
         replies=(Reply(status=200, description="Both.", type=Health),),
         problems=("store_unavailable",),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=get_metrics,
+        summary="Read the numbers of this gateway, for Prometheus; who may is a setting.",
+        is_open=True,
+        replies=(Reply(status=200, description="The numbers.", type=str, media="text/plain"),),
+        problems=("not_found", "unauthorized", "forbidden", "rate_limited", "store_unavailable"),
     ),
 )

@@ -11,10 +11,11 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict, MultiMapping
 
-from runstore.core.errors import RunstoreError
+from runstore.core.errors import RateLimited, RunstoreError
 from runstore.core.ids import RunId
 from runstore.gateway.answers import respond_run
 from runstore.gateway.context import Services, principal_of
+from runstore.gateway.counts import ROW
 from runstore.gateway.door import Outermost, admit
 from runstore.gateway.problems import respond_to
 from runstore.gateway.route import Route
@@ -37,11 +38,16 @@ def shortcut(handle: Outermost, services: Services, route: Route, finish: Finish
 
     `route` is that of `GET /v1/runs/{run_id}`, `finish` adds to an answer what all of them tell.
     """
+    row = services.counts.row(route)
 
     async def answer(request: web.Request, run_id: RunId) -> web.Response | None:
+        request[ROW] = row
         # first, so that the work of letting in tells nothing of which runs there are
         try:
             await admit(request, services, route)
+        except RateLimited as error:
+            services.counts.requests_refused += 1
+            return respond_to(error)
         except RunstoreError as error:
             return respond_to(error)
         seen, kept = services.tail.whole_cursor(), services.lookup.kept(run_id)

@@ -76,9 +76,11 @@ async def _serve(request: web.Request, ws: web.WebSocketResponse) -> None:
     connection = Connection(ws, lambda: request.transport, streams.config, make, allowance)
     stream = _Socket(connection)
     streams.add(stream, caller)
+    services.counts.sockets += 1
     try:
         await connection.serve()
     finally:
+        services.counts.sockets -= 1
         streams.remove(stream)
 
 

@@ -140,6 +140,7 @@ class Connection:
         if self._outbox.offer(message, key):
             self._wake()
         else:
+            self._allowance.counts.slow_readers += 1
             _LOG.info("outbox_full", extra={"held_bytes": self._outbox.held_bytes})
             self.close(TRY_AGAIN_LATER, "the client reads too slowly: reconnect and resume by cursor")
 
@@ -158,6 +159,8 @@ class Connection:
         packed = await self.persist(message.encode)
         if not self.is_closing:
             await self._ws.send_frame(packed, WSMsgType.TEXT)
+            if message.is_push:
+                self._allowance.counts.websocket_pushes += 1
 
     def do(self, job: Job) -> None:
         """Let the writer do a job once everything offered before was sent."""
@@ -224,6 +227,8 @@ class Connection:
             self._refuse(text, error)
 
     def _refuse(self, text: str, error: RunstoreError) -> None:
+        if isinstance(error, RateLimited):
+            self._allowance.counts.messages_refused += 1
         self.tell(ErrorMessage(id=named_id(text), code=error.code, detail=error.detail))
 
     def _read(self, text: str) -> ClientMessage:
@@ -277,12 +282,15 @@ class Connection:
         if held_bytes > self._config.outbox_bytes or (len(messages) > 1 and held_bytes > _AT_ONCE_BYTES):
             return False
         frames: list[bytes] = []
+        pushes = 0
         for message in messages:
             frame = message.frame()
             if frame is None:
                 return False
             frames.append(frame)
+            pushes += message.is_push
         transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        self._allowance.counts.websocket_pushes += pushes
         return True
 
     def _wake(self) -> None:

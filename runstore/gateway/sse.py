@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from runstore.core.errors import InvalidRequest
-from runstore.gateway.context import CALLER
+from runstore.gateway.context import CALLER, SERVICES
 from runstore.gateway.socket_streams import STREAMS
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -48,6 +48,7 @@ class EventStream:
         self._written_at_s = monotonic()
         self.request = request
         self._streams = request.app[STREAMS]
+        self.counts = request.app[SERVICES].counts
         self.response = web.StreamResponse(
             headers={"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
@@ -62,6 +63,7 @@ class EventStream:
         self.response.headers.update(headers)
         await self.response.prepare(self.request)
         self.is_open = True
+        self.counts.streams += 1
         self._streams.add(self, self.request[CALLER])
 
     async def write(self, packed: bytes) -> None:
@@ -83,6 +85,9 @@ class EventStream:
 
     def close(self) -> None:
         """Be watched over no longer."""
+        if self.is_open:
+            self.is_open = False
+            self.counts.streams -= 1
         self._streams.remove(self)
 
     def revoke(self) -> None:

@@ -1,7 +1,7 @@
 """One partition's projector: folds what it is given, and commits it against the cursor that it read."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from logging import getLogger
 from secrets import token_bytes
@@ -23,7 +23,7 @@ from runstore.core.event import EntryId
 from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
 from runstore.core.run import Run
-from runstore.core.status import TERMINAL
+from runstore.core.status import TERMINAL, Status
 from runstore.projection.batch import Batch, fold_batch
 from runstore.projection.reading import DEAD_EVENT_BYTES, DeadLetter, Heard, read_entry
 from runstore.projection.writes import optional_keys, write_batch
@@ -71,6 +71,11 @@ class PartitionProjector:
         self._lost = 0
         self._turn = asyncio.Lock()
         self.commits = 0
+        self.events: Counter[str] = Counter()
+        """Events that were folded here, by what became of them, as in the partition's own stats."""
+
+        self.transitions: Counter[Status] = Counter()
+        """Transitions that were committed here, by the status that was entered."""
 
     @property
     def entry(self) -> EntryId | None:
@@ -367,6 +372,8 @@ class PartitionProjector:
             standing.counts[name] = standing.counts.get(name, 0) + begun
         for name, count in batch.counts.items():
             standing.stats[name] = standing.stats.get(name, 0) + count
+        self.events.update(batch.counts)
+        self.transitions.update([change.run.status for change in batch.changes if change.is_transition])
         for run_id, touched in batch.touched.items():
             self._heads.pop(run_id, None)
             # what was dropped while this was under way will be loaded anew, and these may then be old

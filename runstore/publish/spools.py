@@ -46,9 +46,12 @@ def spool_root(config: PublisherConfig) -> Path:
 
 def spool_for(redis_url: str, config: PublisherConfig) -> Spool:
     """Make this process's spool for a store; nothing is written yet."""
-    label = _label(redis_url)
-    folder = spool_root(config) / sha256(label.encode()).hexdigest()[:16]
-    return Spool(folder, label, config.spool_bytes)
+    return Spool(spool_folder(redis_url, config), _label(redis_url), config.spool_bytes)
+
+
+def spool_folder(redis_url: str, config: PublisherConfig) -> Path:
+    """Return the folder that holds the spools for one store."""
+    return spool_root(config) / sha256(_label(redis_url).encode()).hexdigest()[:16]
 
 
 def waiting(folder: Path) -> Iterator[Waiting]:

@@ -28,6 +28,7 @@ NO_LIMITS: Final = frozenset(
         *("fold_wait_s", "store_timeout_s", "retry_s", "ready_lag_s", "ready_every_s", "partial_page_rounds"),
         *("inline_output_bytes", "cache_bytes", "big_outputs_at_once", "logs_poll_s"),
         *("stream_keepalive_s", "close_s", "finish_s", "shutdown_s"),
+        *("metrics_access", "metrics_port", "metrics_host"),
     }
 )
 """Settings that no caller can run into."""

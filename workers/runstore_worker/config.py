@@ -82,6 +82,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the logs is sent on at once; more is left out in the middle. Unit: bytes; default 256 KiB."""
     deadline_slack_s: Annotated[float, Meta(gt=0)] = 30.0
     """How long above its time and grace a run may last before the store itself ends it. Unit: seconds; default 30."""
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    """A port on which numbers are given out for Prometheus; 0 picks a free one. Default none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port. It asks for no token."""
 
 
 SETTINGS = tuple(field for field in Project.__struct_fields__ if field not in {"name", "folder"})

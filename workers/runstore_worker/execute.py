@@ -77,6 +77,8 @@ class Execution:
         self._work: asyncio.Task[Ending | None] | None = None
         self._command: asyncio.Task[Outcome] | None = None
         self._commit_sha: str | None = None
+        self.outcome = ""
+        """What became of it, as far as this worker is concerned: a terminal status, `lost` or `returned`."""
 
     async def run(self) -> None:
         """Execute the run and publish how it ended."""
@@ -238,6 +240,7 @@ class Execution:
             self._work.cancel()
 
     def _log_lost(self) -> None:
+        self.outcome = "lost"
         log.warning("run_lost", extra={"run_id": self.claim.run_id, "attempt": self.claim.attempt})
 
     def _ask(self, asked: Asked) -> None:
@@ -247,7 +250,8 @@ class Execution:
 
     async def _give_back(self, ending: Ending) -> Ending | None:
         match await self._surely(lambda: self._tools.dispatch.release(self.claim)):
-            case Released.REQUEUED | Released.LOST:
+            case Released.REQUEUED | Released.LOST as released:
+                self.outcome = "returned" if released is Released.REQUEUED else "lost"
                 return None
             case Released.CANCEL_ASKED:
                 return ending
@@ -258,6 +262,7 @@ class Execution:
     async def _publish(self, ending: Ending) -> None:
         event = self._event(ending.status, reason=ending.reason, output=ending.output)
         await self._send(event)
+        self.outcome = ending.status.value
         log.info("run_ended", extra={"run_id": self.claim.run_id, "status": ending.status.value})
         try:
             await self._tools.dispatch.finish(self.claim)

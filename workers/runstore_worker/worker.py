@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -39,6 +40,8 @@ class Worker:
         self._executions: dict[asyncio.Task[None], Execution] = {}
         self._claiming: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self.ends: Counter[str] = Counter()
+        """Runs that it is done with, by how they ended, or `lost` to another, or `returned` for another attempt."""
 
     async def start(self) -> None:
         """Register the projects and begin to claim; return once that is done.
@@ -79,6 +82,11 @@ class Worker:
     def running(self) -> int:
         """How many runs it executes at present."""
         return len(self._executions)
+
+    @property
+    def slots(self) -> int:
+        """How many it executes at most."""
+        return self.config.concurrency
 
     async def _open(self) -> Tools:
         folders = WorkFolders(self.config.data_dir / "work")
@@ -124,6 +132,8 @@ class Worker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         execution = self._executions.pop(task)
         self._slots.release()
+        if execution.outcome:
+            self.ends[execution.outcome] += 1
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("execution_broke", extra={"run_id": execution.claim.run_id}, exc_info=error)
 

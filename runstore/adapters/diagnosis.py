@@ -11,6 +11,7 @@ import msgspec
 from runstore.adapters.cluster import ClusterClient
 from runstore.adapters.connection import Greeting, Script, StoreClient
 from runstore.adapters.connections import open_client
+from runstore.adapters.growth import Growth, grown
 from runstore.adapters.log import LOG_END, parse_entry_id
 from runstore.adapters.mark import get_marks
 from runstore.adapters.meta import MAX_PARTITIONS
@@ -69,6 +70,12 @@ class StoreSeen(msgspec.Struct, frozen=True, kw_only=True):
     policy: str | None
     used_bytes: int | None
     limit_bytes: int | None
+    machine_bytes: int | None = None
+    """What the whole machine has."""
+
+    growth: Growth | None = None
+    """None: the store is too young to say, or has too many projects."""
+
     has_aof: bool | None
     fsync: str | None = None
     write_failure: str
@@ -111,11 +118,14 @@ async def _look(client: StoreClient) -> StoreSeen:
         server = client.at(holder)
         rest = sorted(client.primaries - {holder})
         others = [(f"{host}:{port}", await _look_at(client.at((host, port)))) for host, port in rest]
+    seen = await _look_at(server)
+    parts = [PartitionKeys(number) for number in range(count)]
     return msgspec.structs.replace(
-        await _look_at(server),
+        seen,
+        growth=await grown(client, parts, seen.now_ms),
         stored_partitions=text,
         projectors=alive if isinstance(alive, int) else 0,
-        partitions=tuple([await _partition(client, PartitionKeys(number)) for number in range(count)]),
+        partitions=tuple([await _partition(client, keys) for keys in parts]),
         strays=await _strays(client, count) if count else (),
         others=tuple(others),
     )
@@ -135,6 +145,7 @@ async def _look_at(client: StoreClient) -> StoreSeen:
         policy=info.get("maxmemory_policy"),
         used_bytes=_number(info.get("used_memory")),
         limit_bytes=_number(info.get("maxmemory")),
+        machine_bytes=_number(info.get("total_system_memory")),
         has_aof=None if "aof_enabled" not in info else info["aof_enabled"] == "1",
         fsync=await _configured(client, "appendfsync"),
         write_failure=_write_failure(info),

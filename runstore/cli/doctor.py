@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
+from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit
 from runstore.cli.screen import Screen, err, out
 from runstore.cli.target import Config, DataDir, Json, RedisUrl, find_store
@@ -14,7 +15,7 @@ from runstore.config import Settings, StoreSettings
 from runstore.core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from runstore.cli.findings import Finding
+    from runstore.cli.finding import Finding
 
 _WIDTH = 14
 Mend = Annotated[
@@ -41,10 +42,12 @@ def doctor(
     """
     from runstore.adapters.diagnosis import look
     from runstore.cli.findings import judge, judge_spools
+    from runstore.cli.issuer import judge_issuer, look_at_issuer
     from runstore.publish.config import PublisherConfig
     from runstore.publish.spools import spool_root, waiting
 
-    store = find_store(redis_url, data_dir, Settings.load(os.environ, config))
+    settings = Settings.load(os.environ, config)
+    store, jwt = find_store(redis_url, data_dir, settings), read_jwt(settings)
     assert store.redis_url is not None
     folder = spool_root(PublisherConfig())
     try:
@@ -56,10 +59,12 @@ def doctor(
             _show([judge_spools(left)], err())
         raise
     spools = list(waiting(folder))
+    issuer = asyncio.run(look_at_issuer(jwt)) if jwt is not None else None
     findings = judge(seen, spools, durability=store.durability)
+    findings += [judge_issuer(issuer)] if issuer is not None else []
     is_well = all(finding.is_well for finding in findings)
     if json:
-        told = {"is_well": is_well, "findings": findings, "seen": seen, "spools": spools}
+        told = {"is_well": is_well, "findings": findings, "seen": seen, "spools": spools, "issuer": issuer}
         out().json(msgspec.json.encode(told))
     else:
         _show(findings, out())

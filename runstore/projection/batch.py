@@ -13,9 +13,9 @@ from runstore.core.run import HistoryItem, Run
 from runstore.core.status import Status
 from runstore.projection.reading import DEAD_EVENT_BYTES, DeadLetter, Heard
 from runstore.wire.feed import INLINE_OUTPUT_BYTES, FeedChange
+from runstore.wire.keys import PAGE_RUNS
 from runstore.wire.record import Record
 
-PAGE_RUNS: Final = 100
 SET_ASIDE: Final = "the run is set aside: "
 
 

@@ -12,9 +12,9 @@ from runstore.core.ids import RunId, to_bytes
 from runstore.core.run import Run
 from runstore.core.status import Status
 from runstore.core.times import to_iso
-from runstore.projection.batch import PAGE_RUNS, Batch, Touched, is_waiting
+from runstore.projection.batch import Batch, Touched, is_waiting
 from runstore.wire.event import request_json
-from runstore.wire.keys import PartitionKeys
+from runstore.wire.keys import PAGE_RUNS, PartitionKeys
 from runstore.wire.record import changed_fields, encode_item
 
 MOST_DEAD: Final = 10_000

@@ -7,6 +7,8 @@ TOKENS: Final = "runstore:tokens"
 RUN_TOKEN_KEYS: Final = "runstore:run_token_keys"  # noqa: S105 - a name
 PROJECTS_SERVED: Final = "runstore:served"
 PROJECTORS: Final = "runstore:projectors"
+PAGE_RUNS: Final = 100
+"""Runs in a page of a listing, as `page` and `pages` below keep them."""
 
 
 class PartitionKeys:

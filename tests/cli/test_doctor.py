@@ -16,7 +16,8 @@ import redis
 from runstore.adapters.diagnosis import DeadLetter, PartitionSeen, StoreSeen, look
 from runstore.adapters.store import RedisStore
 from runstore.cli import main
-from runstore.cli.findings import Finding, judge
+from runstore.cli.finding import Finding
+from runstore.cli.findings import judge
 from runstore.projector import Projector
 from runstore.publish import PublisherConfig
 from runstore.publish.spools import spool_for

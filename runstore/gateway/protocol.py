@@ -76,6 +76,7 @@ class GuardedConnection(web.RequestHandler):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        self._data_received_cb = None  # or a websocket and its connection would hold each other
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head that they begin and do not end must end in time, and before it is too large."""

@@ -5,6 +5,7 @@ A client must offer `runstore.v1`. One that offers others, or none, gets its web
 one of its own subprotocols.
 """
 
+import asyncio
 import logging
 from typing import Final
 
@@ -56,11 +57,23 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
                 await _serve(request, ws)
             else:
                 await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
-        finally:
-            if request.transport is None:
-                # aiohttp's timer of a lost connection would hold all of it in memory until the next ping is due
-                await ws.close()
+        except asyncio.CancelledError:
+            # where the connection is lost, that is how we hear of it: nobody waits for more
+            if request.transport is not None:
+                raise
+        if request.transport is None:
+            await _let_go(ws)
     return ws
+
+
+async def _let_go(ws: web.WebSocketResponse) -> None:
+    """Leave nothing of a lost websocket in memory: neither in its timer, until the next ping is due, nor as a cycle.
+
+    A crowd that loses its connections comes back at once, and what is left of it would be there twice.
+    """
+    await ws.close()
+    if (error := ws.exception()) is not None:
+        error.__traceback__ = None  # its frames hold the websocket, which holds it
 
 
 async def _serve(request: web.Request, ws: web.WebSocketResponse) -> None:

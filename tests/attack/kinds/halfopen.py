@@ -28,10 +28,9 @@ WAVES = 6
 SETTLES_AFTER = 3
 """Waves by which the allocator has most of what it keeps."""
 
-LATER_BYTES = 6 * 1024 * 1024
-LATER_BYTES_EACH = 1024
-"""What a connection of a later wave may add: the allocator still takes steps, ever rarer, as the garbage of a wave and
-the next wave meet. A websocket that is not let go of costs 10 KiB, a request 3 KiB."""
+LATER_BYTES = 4 * 1024 * 1024
+LATER_BYTES_EACH = 512
+"""What a connection of a later wave may add; a websocket that is not let go of costs 10 KiB, a request 3 KiB."""
 
 POOLED = 64
 """Files that the gateway may have open beside those it had: its connections to the server."""

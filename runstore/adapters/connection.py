@@ -18,8 +18,18 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from runstore.core.errors import InvalidRequest, StoreUnavailable
@@ -33,6 +43,8 @@ ASK_EVERY_S: Final = 2.0
 """How often a connection that is in use asks whether the server is the primary still."""
 _UNANSWERED: Final = (NoAnswer, TimeoutError)
 _BROKEN: Final = (RedisConnectionError, NoAnswer, OSError, TimeoutError)
+_NOT_READY: Final = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_NOT_READY_TEXTS: Final = ("MISCONF", "NOREPLICAS")
 _FAILURES: Final = (RedisError, OSError, TimeoutError)
 _GET_CONNECTION: Final[tuple[str, ...]] = ("_",) if redis.__version__.startswith("5.2.") else ()
 _FITS_BYTES: Final = 32 * 1024
@@ -63,6 +75,18 @@ def translated() -> Iterator[None]:
         raise
     except _FAILURES as error:
         raise _unavailable(error) from error
+
+
+def is_away(error: StoreUnavailable) -> bool:
+    """Say whether the server may be there later as it is told to be: it was not reached, or is not ready yet.
+
+    A server that answers, but refuses us or holds what cannot be read, waits for somebody to mend that. Whether it is
+    the primary changes by itself.
+    """
+    cause = error.__cause__
+    if isinstance(cause, (AuthenticationError, AuthorizationError)):
+        return False
+    return cause is None or isinstance(cause, (*_BROKEN, *_NOT_READY)) or str(cause).startswith(_NOT_READY_TEXTS)
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -38,7 +38,8 @@ async def load_meta(client: StoreClient, partitions: int | None = None) -> Meta:
     pipe.hmget(META, "partitions", "store_id")
     stored, store_id = (await pipe.execute())[-1]
     if not stored.isdigit() or not 1 <= int(stored) <= MAX_PARTITIONS:
-        raise StoreUnavailable(f"the field partitions of {META} is no number from 1 to {MAX_PARTITIONS}: mend it")
+        detail = f"the field partitions of {META} is no number from 1 to {MAX_PARTITIONS}: mend it"
+        raise StoreUnavailable(detail) from ValueError(stored)
     return Meta(int(stored), store_id.decode())
 
 

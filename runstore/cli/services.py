@@ -15,6 +15,7 @@ from runstore.cli import journal
 from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit, Trouble
 from runstore.cli.numbers import Telling, given_out, telling
+from runstore.cli.patience import when_there
 from runstore.cli.screen import out
 from runstore.cli.several import check_processes, reserve_port, serve_several, until_let_go
 from runstore.cli.signals import run_until_asked
@@ -201,12 +202,16 @@ def worker(
         data_folder.make(folder)
         service = Worker(store.redis_url or "", record, publishing=store.publishing())
         with telling(record.metrics_host, record.metrics_port, 1) as told:
-            async with given_out(told, 0) as (numbers, server), started(service):
-                numbers.add(numbers_of(service))
-                numbers.add_look(spools_of(store.redis_url or ""))
-                shown = _pid() | {"projects": sorted(projects)} | _where(server)
-                _ready(json, "worker", shown, f"serves {', '.join(sorted(projects))}")
-                await until_any_ends(service)
+            async with given_out(told, 0) as (numbers, server):
+                await when_there(service.start)
+                try:
+                    numbers.add(numbers_of(service))
+                    numbers.add_look(spools_of(store.redis_url or ""))
+                    shown = _pid() | {"projects": sorted(projects)} | _where(server)
+                    _ready(json, "worker", shown, f"serves {', '.join(sorted(projects))}")
+                    await until_any_ends(service)
+                finally:
+                    await service.stop()
 
     return _serve(work, log)
 
@@ -253,8 +258,11 @@ def _serve_several(processes: int, work: _Work, ready: _Tell, log: LogSettings, 
 async def _opened(store: StoreSettings) -> "AsyncIterator[RedisStore]":
     from runstore.adapters.store import RedisStore
 
-    async with RedisStore.open(store.redis_url or "", **store.opening()) as opened:
+    opened = await when_there(lambda: RedisStore.connect(store.redis_url or "", **store.opening()))
+    try:
         yield opened
+    finally:
+        await opened.aclose()
 
 
 def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:

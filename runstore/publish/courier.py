@@ -2,7 +2,8 @@
 
 An event is in one of three places: in the queue, in a batch on its way, or in the spool. While anything is in the spool
 the store counts as away: what comes then goes into the spool as well, behind what is there, so that the order holds and
-nobody waits for a store that does not answer.
+nobody waits for a store that does not answer. Once the store answers again, and little is left in the spool, what comes
+waits in the queue while that is sent: it would else keep the spool from ever being empty.
 
 Each `take` ends in one of three ways: acknowledged by the store, safe in the spool, or StoreUnavailable after the time
 that was given, where the spool cannot keep it.
@@ -159,7 +160,7 @@ class Courier:
                         self._drained.set()
                         batch = self._next_batch()
                     if batch is None:
-                        await self._delivery.send_waiting(self._spool)
+                        await self._send_waiting()
                     elif batch:
                         await self._send(batch)
                     else:
@@ -202,6 +203,13 @@ class Courier:
         if refused:
             await self._keep([parcel for parcel, _ in refused])
             raise refused[0][1]
+
+    async def _send_waiting(self) -> None:
+        """Send from the spool; where it may become empty by that, nothing is put into it meanwhile."""
+        answers = not self._trouble.count
+        may_be_last = answers and self._spool.waiting_bytes <= self._config.batch_bytes
+        async with self._keeping if may_be_last else contextlib.nullcontext():
+            await self._delivery.send_waiting(self._spool)
 
     async def _keep(self, parcels: Sequence[_Parcel]) -> None:
         """Spool parcels that were not sent, and whatever came behind them."""

@@ -128,8 +128,8 @@ class Spool:
         """
         data = b"".join(map(encode_record, events))
         with self._lock:
-            if self._waiting_bytes + len(data) > self._most_bytes:
-                waits = f"{self._waiting_bytes} of {self._most_bytes} bytes"
+            if self.waiting_bytes + len(data) > self._most_bytes:
+                waits = f"{self.waiting_bytes} of {self._most_bytes} bytes"
                 raise SpoolFailed(f"the spool in {self.folder} is full: {waits}")
             try:
                 if self._fd < 0:
@@ -174,11 +174,11 @@ class Spool:
             if not self._unread:
                 self._unread, self._refused = self._refused, []
                 self.aside.clear()
-                most_delivered = self._waiting_bytes
+                most_delivered = self.waiting_bytes
             try:
                 if self.is_empty:
                     self._remove()
-                elif self._end - self._waiting_bytes > most_delivered:
+                elif self._end - self.waiting_bytes > most_delivered:
                     self._compact()
                 else:
                     self._mark(self._ranges[0][0])
@@ -209,7 +209,8 @@ class Spool:
         return [*self._refused, *self._unread]
 
     @property
-    def _waiting_bytes(self) -> int:
+    def waiting_bytes(self) -> int:
+        """How much waits."""
         return sum(end - begin for begin, end in self._ranges)
 
     def _create(self) -> None:

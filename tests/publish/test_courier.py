@@ -64,6 +64,27 @@ async def test_events_arrive_in_order_across_an_outage(site: Site, publisher: As
     assert await site.logged() == told
 
 
+async def test_those_who_publish_all_the_while_get_off_the_spool_when_the_store_is_back(
+    site: Site, publisher: AsyncPublisher
+) -> None:
+    is_told, told = asyncio.Event(), 0
+
+    async def tell_on() -> None:
+        nonlocal told
+        while not is_told.is_set():
+            published = await publisher.publish(str(uuid4()), "success")
+            told = told + 1 if published.cursor is not None else 0
+            if told > 100:
+                is_told.set()
+
+    site.stop()
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+        for _ in range(8):
+            group.create_task(tell_on())
+        site.start()
+        await is_told.wait()
+
+
 async def test_nobody_waits_for_a_frozen_store(site: Site, publisher: AsyncPublisher, spool_dir: Path) -> None:
     await publisher.publish(str(uuid4()), "running")
     site.send(signal.SIGSTOP)

@@ -21,6 +21,7 @@ from runstore.adapters.connection import Script
 from runstore.adapters.log import parse_entry_id
 from runstore.adapters.streams import StreamReads
 from runstore.core.ids import RunId, from_bytes, to_bytes
+from runstore.wire.record import ENDED
 
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
@@ -97,6 +98,19 @@ if redis.call('HGET', KEYS[1], 'cancel') == '1' then return 'cancel_asked' end
 return 'held'
 """
 )
+_REGAIN: Final = Script(
+    NOW
+    + """
+if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('HEXISTS', KEYS[3], ARGV[8]) == 1 then return {'lost'} end
+local most = ARGV[6]
+if redis.call('EXISTS', KEYS[4]) == 1 then most = ARGV[7] end
+redis.call('HSET', KEYS[1], 'token', ARGV[2], 'worker', ARGV[4], 'project', ARGV[5], 'attempt', ARGV[6],
+  'attempts', most, 'claims', ARGV[6], 'begun', '1', 'cancel', '0', 'created', text(now), 'queue_until', '',
+  'term', ARGV[3])
+redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[3])), ARGV[1])
+return {'held', redis.call('EXISTS', KEYS[3])}
+"""
+)
 _RELEASE: Final = Script(
     NOW
     + REQUEUE
@@ -151,6 +165,13 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     request: bytes
     next_ms: int | None
+
+
+class Regained(NamedTuple):
+    """How a claim stands whose lease was lost, and whether the store knows of the run."""
+
+    standing: Standing
+    run_is_known: bool
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +246,19 @@ class RedisDispatch:
             args.append(max(0, left_ms))
         reply = await HEARTBEAT.run(self._client, names, args)
         return Standing(reply.decode())
+
+    async def regain(
+        self, run_id: RunId, token: str, *, worker: str, project: str, attempt: int, attempts: int, lease_ms: int
+    ) -> Regained:
+        """Take the lease of a run that is worked on again, where the store has lost it, be it with all that it had.
+
+        LOST where anybody else has the run, or it has ended. Where its request is lost, there is no other attempt.
+        """
+        keys, packed = self._meta.keys_of(run_id), to_bytes(run_id)
+        names = [keys.lease(packed), keys.leases, keys.run(packed), keys.request(packed)]
+        args: list[bytes | str | int] = [packed, token, lease_ms, worker, project, attempt, attempts, ENDED]
+        standing, *is_known = await _REGAIN.run(self._client, names, args)
+        return Regained(Standing(standing.decode()), bool(is_known and is_known[0]))
 
     async def release(self, run_id: RunId, token: str, project: str) -> Released:
         """Put a run back into its queue, where another attempt is left; else it stays held, to be ended."""

@@ -41,6 +41,8 @@ class Dispatch:
         self._offered = asyncio.Event()
         self._news: dict[RunId, asyncio.Event] = {}
         self._deadlines: dict[RunId, float] = {}
+        self._begun: set[RunId] = set()
+        self._was_away = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -100,9 +102,12 @@ class Dispatch:
         """
         deadline_s = claim.timeout_s + claim.project.grace_s + self.config.deadline_slack_s
         self._deadlines[claim.run_id] = asyncio.get_running_loop().time() + deadline_s
-        return await self._redis.begin(
+        standing = await self._redis.begin(
             claim.run_id, claim.token, lease_ms=self.config.lease_ms, deadline_ms=round(deadline_s * 1000)
         )
+        if standing is Standing.HELD:
+            self._begun.add(claim.run_id)
+        return standing
 
     async def heartbeat(self, claim: Claim) -> Standing:
         """Renew the lease: HELD, CANCEL_ASKED (end the work and publish `cancelled`), or LOST (end it, say nothing).
@@ -111,7 +116,11 @@ class Dispatch:
         """
         deadline = self._deadlines.get(claim.run_id)
         left_ms = None if deadline is None else round((deadline - asyncio.get_running_loop().time()) * 1000)
-        return await self._redis.heartbeat(claim.run_id, claim.token, lease_ms=self.config.lease_ms, left_ms=left_ms)
+        lease_ms = self.config.lease_ms
+        standing = await self._redis.heartbeat(claim.run_id, claim.token, lease_ms=lease_ms, left_ms=left_ms)
+        if standing is Standing.LOST and claim.run_id in self._begun:
+            return await self._regain(claim)
+        return standing
 
     async def heard(self, claim: Claim, timeout_s: float) -> bool:
         """Wait until something about the run is to be looked at (by `heartbeat`); false where nothing was, in time."""
@@ -151,6 +160,26 @@ class Dispatch:
         """Listen no longer to what is said about a run."""
         self._news.pop(claim.run_id, None)
         self._deadlines.pop(claim.run_id, None)
+        self._begun.discard(claim.run_id)
+
+    async def _regain(self, claim: Claim) -> Standing:
+        """Hold a run on that the store lost: emptied, replaced, or restored from a time before it began."""
+        project = claim.project
+        regained = await self._redis.regain(
+            claim.run_id,
+            claim.token,
+            worker=self.config.name,
+            project=project.name,
+            attempt=claim.attempt,
+            attempts=project.attempts,
+            lease_ms=self.config.lease_ms,
+        )
+        if regained.standing is Standing.LOST:
+            return Standing.LOST
+        _LOG.warning("lease_regained", extra={"run_id": claim.run_id, "attempt": claim.attempt})
+        if not regained.run_is_known:
+            await self._store.log.append(claim.run_id, encode_event(self._event(claim, project, Status.RUNNING)))
+        return Standing.HELD
 
     async def _wait_for_an_offer(self) -> None:
         left_s = self._look_at - asyncio.get_running_loop().time()
@@ -229,22 +258,29 @@ class Dispatch:
         return Claim(run_id=row.run_id, project=project, request=request, attempt=row.attempt, token=row.token)
 
     async def _refuse(self, row: ClaimRow, project: ServedProject) -> None:
-        event = Event(
-            run_id=row.run_id,
-            status=Status.FAILED,
-            project_name=project.name,
-            attempt=row.attempt,
-            error_message="what was asked for cannot be read any more: ask for a new run",
-            worker=self.config.name,
+        event = self._event(
+            row, project, Status.FAILED, "what was asked for cannot be read any more: ask for a new run"
         )
         _LOG.error("request_unreadable", extra={"run_id": row.run_id})
         await self._store.log.append(row.run_id, encode_event(event))
+
+    def _event(self, row: ClaimRow | Claim, project: ServedProject, status: Status, why: str | None = None) -> Event:
+        return Event(
+            run_id=row.run_id,
+            status=status,
+            project_name=project.name,
+            attempt=row.attempt,
+            error_message=why,
+            worker=self.config.name,
+        )
 
     async def _listen_forever(self) -> None:
         for failures in itertools.count():
             try:
                 places = await self._redis.ends()
                 self._begin_to_listen()
+                if failures:
+                    self._was_away.set()
                 while True:
                     await self._listen(places)
             except RunstoreError as error:
@@ -275,7 +311,10 @@ class Dispatch:
     async def _register_forever(self) -> None:
         pause_s = self.config.register_every_s
         while True:
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._was_away.wait()
+            self._was_away.clear()
             try:
                 await self._store.served.register(self._projects)
                 pause_s = self.config.register_every_s

@@ -42,8 +42,9 @@ class DispatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     recheck_s: float = 30.0
     """Seconds after which an idle worker looks at all queues although nothing was offered."""
 
-    register_every_s: float = 60.0
-    """Seconds after which the worker says again which projects it serves."""
+    register_every_s: float = 15.0
+    """Seconds after which the worker says again which projects it serves, as it does when Redis is back: it may be
+    another one, or empty."""
 
     block_ms: int = 5_000
     """Milliseconds that one wait for signals takes at most; a Redis that is gone without a word is noticed after these

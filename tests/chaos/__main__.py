@@ -22,8 +22,9 @@ def _options() -> argparse.Namespace:
         help=f"kinds of faults, of {', '.join(Kind)}; none for none; unset: all but {', '.join(sorted(INEXACT))}",
     )
     parser.add_argument("--gap", type=float, default=0.8, help="mean seconds between the beginnings of two faults")
+    parser.add_argument("--topology", choices=("single", "sentinel", "cluster"), default="single")
     parser.add_argument("--fsync", choices=("always", "everysec"), default="always")
-    parser.add_argument("--durability", choices=("acknowledged", "fsynced"), default="acknowledged")
+    parser.add_argument("--durability", choices=("acknowledged", "fsynced", "replicated"))
     parser.add_argument("--publishers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--subscribers", type=int, default=200)
@@ -39,7 +40,8 @@ def main() -> int:
     shape = Shape(
         seed=said.seed,
         fsync=said.fsync,
-        durability=said.durability,
+        topology=said.topology,
+        durability=said.durability or ("acknowledged" if said.topology == "single" else "replicated"),
         publishers=said.publishers,
         workers=said.workers,
         subscribers=said.subscribers,

@@ -12,6 +12,8 @@ import redis
 
 from tests.chaos.history import History
 from tests.chaos.plan import NETWORK, Fault, Kind
+from tests.chaos.server import Server
+from tests.chaos.several import Several
 from tests.chaos.site import Site
 
 _LOAD_DELAY_US: Final = 300
@@ -39,7 +41,7 @@ class Injector:
                 group.create_task(self._befall(fault))
 
     async def supervise(self) -> None:
-        """Start again what ended by itself, as an init system would: who finds no Redis at its start ends."""
+        """Start again what ended by itself, as an init system would; none of our services should."""
         while True:
             await asyncio.sleep(0.2)
             for name, role in self._site.roles.items():
@@ -111,6 +113,11 @@ class Injector:
         await asyncio.sleep(fault.for_s / 3)
         self._site.again("redis")
 
+    async def _fail_over(self, _: Fault) -> None:
+        """Demote a primary, which lives on."""
+        assert isinstance(self._site.server, Several)
+        await asyncio.to_thread(self._site.server.fail_over)
+
     async def _clock(self, fault: Fault) -> None:
         self._site.machine.step((fault.amount - 0.5) * 7200)
         await asyncio.sleep(fault.for_s)
@@ -126,7 +133,7 @@ class Injector:
 
     async def _loading(self, fault: Fault) -> None:
         """Kill Redis, and let it take some seconds to load its data."""
-        server = self._site.server
+        server = self._single
         server.kill()
         server.key_load_delay_us = _LOAD_DELAY_US
         server.start()
@@ -136,6 +143,11 @@ class Injector:
             if server.pid is None:
                 return
             await asyncio.sleep(0.05)  # it listens now and then while it loads
+
+    @property
+    def _single(self) -> Server:
+        assert isinstance(self._site.server, Server)
+        return self._site.server
 
     async def _poison(self, fault: Fault) -> None:
         """Put an entry of the largest id, or of one to come, into a partition's log, and let doctor mend it."""
@@ -150,7 +162,7 @@ class Injector:
         """Send a command around the proxies; nothing where Redis is away at the moment."""
 
         def tell() -> Any:
-            with suppress(redis.RedisError, OSError), self._site.server.client() as client:
+            with suppress(redis.RedisError, OSError), self._single.client() as client:
                 return client.execute_command(*words)
             return None
 

@@ -1,9 +1,11 @@
 """Read a whole store when nobody writes any more, and look for what is left over."""
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+from runstore.adapters.cluster import ClusterClient
 from runstore.adapters.log import parse_entry_id
 from runstore.adapters.store import RedisStore
 from runstore.core.event import EntryId
@@ -36,17 +38,25 @@ async def read_final(url: str) -> Rest:
             final.left["owners of partitions for ever"] += await store.client.ttl(keys.owner) == -1
         final.left["projectors said to be there"] = await store.client.zcard(PROJECTORS)
         outputs: dict[bytes, bool] = {}
-        cursor = 0
-        while True:
-            cursor, found = await store.client.scan(cursor, match="runstore:{*", count=_PAGE)
+        async for found in scanned(store, "runstore:{*"):
             await _take_keys(store, final, outputs, [key for key in found if b"{n:" not in key])
-            if not cursor:
-                break
         named = {ref.token for record in final.records.values() for ref in _outputs(record)}
         final.left["outputs of no run that never expire"] = sum(
             never and key.split(b":o:", 1)[1][17:].rpartition(b":")[0] not in named for key, never in outputs.items()
         )
         return final
+
+
+async def scanned(store: RedisStore, match: str) -> AsyncIterator[list[bytes]]:
+    """Yield the names of keys, page by page, of every server that holds some."""
+    client = store.client
+    for each in [client.at(node) for node in client.primaries] if isinstance(client, ClusterClient) else [client]:
+        cursor = 0
+        while True:
+            cursor, found = await each.scan(cursor, match=match, count=_PAGE)
+            yield found
+            if not cursor:
+                break
 
 
 def spooled(folder: Path) -> int:

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     SCRIPT_FLUSH = "script-flush"
     LOADING = "loading"
     POISON = "poison"
+    FAIL_OVER = "fail-over"
 
 
 NETWORK: Final = frozenset({Kind.DELAY, Kind.CUT, Kind.HALF_OPEN, Kind.LOST_REPLY, Kind.TRICKLE})
@@ -43,6 +44,7 @@ _WEIGHTS: Final = dict.fromkeys(Kind, 6) | {
     Kind.POWER: 12,
     Kind.LOADING: 3,
     Kind.SPOOL_POWER: 3,
+    Kind.FAIL_OVER: 12,
 }
 _LONGEST_S: Final = {Kind.FREEZE: 5.0, Kind.HALF_OPEN: 5.0, Kind.KILL: 1.5, Kind.POWER: 1.0, Kind.SCRIPT_FLUSH: 0.1}
 

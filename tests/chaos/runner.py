@@ -14,7 +14,7 @@ from runstore.adapters.store import RedisStore
 from runstore.publish import PublisherConfig
 from tests.chaos.checker import check
 from tests.chaos.faults import Injector
-from tests.chaos.final import read_final, spooled
+from tests.chaos.final import read_final, scanned, spooled
 from tests.chaos.history import History, Outcome, read_part
 from tests.chaos.load import sentinels
 from tests.chaos.observing import Counts
@@ -74,6 +74,7 @@ async def run_chaos(
         supervising.cancel()
         reach("nothing goes wrong any more")
         trouble = await _let_end(site, history)
+        trouble += [f"{number} × {word}" for word, number in injector.ended.items()]
         reach("everything was heard")
         left = await _stop(site)
         final = await read_final(site.server.url)
@@ -172,7 +173,8 @@ async def _all_have_ended(site: Site) -> bool:
         return not [
             key
             for status in ("pending", "running")
-            async for key in store.client.scan_iter(match=f"runstore:{{*}}:s:{status}:*", count=5000)
+            async for found in scanned(store, f"runstore:{{*}}:s:{status}:*")
+            for key in found
         ]
 
 

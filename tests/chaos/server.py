@@ -98,6 +98,11 @@ class Server:
             self.signal(signal.SIGKILL)
             self._process.wait()
 
+    def close(self) -> None:
+        """End it, frozen or not."""
+        self.signal(signal.SIGCONT)
+        self.kill()
+
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
         assert self._process is not None

@@ -23,6 +23,7 @@ from tests.chaos.power import Power, build_shim
 from tests.chaos.processes import ROOT, Role
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server, free_port
+from tests.chaos.several import Several
 
 _TUNED: Final = {
     "RUNSTORE_PROJECTOR_LOG_RETENTION": "100000000",  # the checker folds all of it
@@ -39,6 +40,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """How large a site is, and what it is told."""
 
     seed: int
+    topology: str = "single"
+    """`single`, `sentinel` or `cluster`. Only with one server do its power, clock, disk and memory go wrong, and the
+    network between it and the rest."""
     fsync: str = "always"
     durability: str = "acknowledged"
     projectors: int = 2
@@ -67,7 +71,11 @@ class Site:
         self.spool_disk.mkdir()
         self.machine = Power(self.shim, folder / "redis" / "power", self.redis_disk)
         self.spool_machine = Power(self.shim, folder / "spool-power", self.spool_disk)
-        self.server = Server(self.redis_disk, self.machine, fsync=shape.fsync)
+        self.server: Server | Several
+        if shape.topology == "single":
+            self.server = Server(self.redis_disk, self.machine, fsync=shape.fsync)
+        else:
+            self.server = Several(self.redis_disk, shape.topology, shape.seed)
         self.proxies: dict[str, Proxy] = {}
         self.roles: dict[str, Role] = {}
         self.observer: Role | None = None
@@ -83,13 +91,16 @@ class Site:
         everybody = [*self.roles, "redis"]
         found = {kind: list(self.proxies) for kind in NETWORK}
         found |= dict.fromkeys((Kind.KILL, Kind.FREEZE), everybody)
-        found |= {kind: ["redis"] for kind in OF_REDIS | {Kind.DISK_FULL}}
+        if self.shape.topology == "single":
+            found |= {kind: ["redis"] for kind in OF_REDIS | {Kind.DISK_FULL}}
+        else:
+            found[Kind.FAIL_OVER] = ["redis"]
         found[Kind.SPOOL_POWER] = self.publishers
         return {kind: roles for kind, roles in found.items() if self.shim or kind not in OF_MACHINES}
 
     async def start(self) -> None:
         """Start everything, and return when it is ready."""
-        self.server.start()
+        self.server.start()  # in this thread, with which it ends
         await asyncio.to_thread(self.server.ready)
         async with RedisStore.open(self.server.url) as store:
             digest = sha256(self.token.encode()).hexdigest()
@@ -168,8 +179,7 @@ class Site:
                 role.kill()
         for proxy in self.proxies.values():
             await proxy.stop()
-        self.server.signal(signal.SIGCONT)
-        self.server.kill()
+        self.server.close()
 
     async def _command(self, kind: str, number: int, *words: str) -> None:
         name = f"{kind}-{number}"
@@ -188,6 +198,8 @@ class Site:
         self.roles[name] = Role(name, words, env=self.spool_machine.env, folder=self.folder)
 
     async def _proxied(self, name: str) -> str:
+        if isinstance(self.server, Several):
+            return self.server.url  # which servers there are they tell by themselves
         proxy = self.proxies[name] = Proxy([self.server.port])
         await proxy.start()
         return f"redis://:{self.server.password}@127.0.0.1:{proxy.port}/0"

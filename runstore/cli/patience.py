@@ -3,14 +3,37 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from runstore.core.errors import StoreUnavailable
+from runstore.lifecycle import Service
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=Service)
 _LONGEST_S: Final = 2.0
 _LOG: Final = logging.getLogger("runstore.cli")
+
+
+@asynccontextmanager
+async def began(make: Callable[[], _S]) -> AsyncIterator[_S]:
+    """Hold a service for the length of an `async with`, begun when Redis is there. Raises: as `when_there`."""
+
+    async def begin() -> _S:
+        service = make()  # another one each time: what had half begun is of no more use
+        try:
+            await service.start()
+        except BaseException:
+            await service.stop()
+            raise
+        return service
+
+    service = await when_there(begin)
+    try:
+        yield service
+    finally:
+        await service.stop()
 
 
 async def when_there(open_it: Callable[[], Awaitable[_T]]) -> _T:

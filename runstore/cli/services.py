@@ -15,7 +15,7 @@ from runstore.cli import journal
 from runstore.cli.auth import read_jwt
 from runstore.cli.exits import Exit, Trouble
 from runstore.cli.numbers import Telling, given_out, telling
-from runstore.cli.patience import when_there
+from runstore.cli.patience import began, when_there
 from runstore.cli.screen import out
 from runstore.cli.several import check_processes, reserve_port, serve_several, until_let_go
 from runstore.cli.signals import run_until_asked
@@ -86,11 +86,13 @@ def gateway(
 
     def work_of(record: "GatewayConfig", told: Telling) -> _Work:
         async def work(tell: _Tell, seat: int) -> None:
-            async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
-                service = Gateway(opened, record, jwt=jwt, numbers=numbers)
-                async with started(service):
-                    tell({"url": service.url, "ws_url": service.ws_url, **_where(server)})
-                    await until_any_ends(service)
+            async with (
+                _opened(store) as opened,
+                given_out(told, seat) as (numbers, server),
+                began(lambda: Gateway(opened, record, jwt=jwt, numbers=numbers)) as service,
+            ):
+                tell({"url": service.url, "ws_url": service.ws_url, **_where(server)})
+                await until_any_ends(service)
 
         return work
 
@@ -137,10 +139,10 @@ def projector(
 
         async def work(tell: _Tell, seat: int) -> None:
             async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
-                folding, reaper = Projector(opened, projecting), Reaper(opened, reaping)
-                numbers.add(numbers_of(folding, reaper))
-                numbers.add_look(census_of(folding))
-                async with started(folding), started(reaper):
+                reaper = Reaper(opened, reaping)
+                async with began(lambda: Projector(opened, projecting)) as folding, started(reaper):
+                    numbers.add(numbers_of(folding, reaper))
+                    numbers.add_look(census_of(folding))
                     tell(_where(server))
                     await until_any_ends(folding, reaper)
 
@@ -200,18 +202,16 @@ def worker(
 
     async def work() -> None:
         data_folder.make(folder)
-        service = Worker(store.redis_url or "", record, publishing=store.publishing())
         with telling(record.metrics_host, record.metrics_port, 1) as told:
-            async with given_out(told, 0) as (numbers, server):
-                await when_there(service.start)
-                try:
-                    numbers.add(numbers_of(service))
-                    numbers.add_look(spools_of(store.redis_url or ""))
-                    shown = _pid() | {"projects": sorted(projects)} | _where(server)
-                    _ready(json, "worker", shown, f"serves {', '.join(sorted(projects))}")
-                    await until_any_ends(service)
-                finally:
-                    await service.stop()
+            async with (
+                given_out(told, 0) as (numbers, server),
+                began(lambda: Worker(store.redis_url or "", record, publishing=store.publishing())) as service,
+            ):
+                numbers.add(numbers_of(service))
+                numbers.add_look(spools_of(store.redis_url or ""))
+                shown = _pid() | {"projects": sorted(projects)} | _where(server)
+                _ready(json, "worker", shown, f"serves {', '.join(sorted(projects))}")
+                await until_any_ends(service)
 
     return _serve(work, log)
 

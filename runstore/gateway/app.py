@@ -108,7 +108,6 @@ class Gateway:
         self._tail = tail
         try:
             services = make_services(store, config, tail, self._credentials, self._numbers)
-            self._numbers.add(numbers_of(services))
             await services.readiness.turn()
             self._watches = [
                 *(asyncio.create_task(watch, name="gateway-tokens") for watch in self._credentials.watches()),
@@ -123,6 +122,7 @@ class Gateway:
             await site.start()
             self._address = (config.host, self._runner.addresses[0][1])
             self._services = services
+            self._numbers.add(numbers_of(services))
         except BaseException:
             await self._end()
             raise

@@ -41,6 +41,8 @@ def main() -> int:
         seed=said.seed,
         fsync=said.fsync,
         topology=said.topology,
+        # who is promoted need not be whom one acknowledgement came from: all that may be promoted must have it
+        min_replicas=2 if said.topology == "sentinel" else 1,
         durability=said.durability or ("acknowledged" if said.topology == "single" else "replicated"),
         publishers=said.publishers,
         workers=said.workers,

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from runstore import AsyncClient, ClientConfig
-from runstore.client import WaitTimeout
+from runstore.client import GatewayUnreachable, WaitTimeout
 from runstore.core.errors import RunstoreError
 from tests.chaos.history import History, Outcome, Seen
 from tests.chaos.load import BLOCK, PROJECTS, block_of, project_of, sentinels
@@ -201,7 +201,7 @@ class Observing:
                     await self._call(who, "cancel", lambda run_id=run.run_id: client.cancel(run_id), run.run_id)
                 try:
                     ended = await client.wait(run.run_id, timeout_s=90)
-                except WaitTimeout:
+                except (WaitTimeout, GatewayUnreachable):
                     self.history.hear(who, "wait-over", run_id=run.run_id)
                 else:
                     self._heard(f"{who}/{run.run_id}", ended.run_id, ended.status)

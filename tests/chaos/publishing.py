@@ -36,7 +36,10 @@ class Telling:
 
     async def work(self) -> None:
         """Tell runs until asked to stop; those begun are told to the end."""
-        config = PublisherConfig(spool_dir=self.options.spool, durability=self.options.durability, lease_s=5)
+        options = self.options
+        config = PublisherConfig(
+            spool_dir=options.spool, durability=options.durability, min_replicas=options.min_replicas, lease_s=5
+        )
         client_config = ClientConfig(timeout_s=8, connect_timeout_s=3, retry_for_s=10)
         async with (
             AsyncClient(self.options.url, token=self.options.token, config=client_config) as self.client,
@@ -133,6 +136,7 @@ async def _main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("name", "redis-url", "url", "token", "history", "spool", "durability"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--min-replicas", type=int, default=1)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0)
     telling = Telling(parser.parse_args())

@@ -42,7 +42,7 @@ class Several:
         if self._made is None:
             self._made = self._stack.enter_context(self._make(programs()["wheel"], self._folder, **_KEPT))
         elif self._hurt is not None and self._hurt.process is None:
-            self._hurt.start()
+            self._hurt.begin()
 
     def ready(self) -> None:
         """Return when every server is there and follows whom it should."""

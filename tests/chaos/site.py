@@ -45,6 +45,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     network between it and the rest."""
     fsync: str = "always"
     durability: str = "acknowledged"
+    min_replicas: int = 1
     projectors: int = 2
     gateways: int = 2
     publishers: int = 2
@@ -186,6 +187,7 @@ class Site:
         url = await self._proxied(name)
         argv = ("-m", "tests.chaos.role", self.shape.mutations.get(kind, "sound"), kind, "--redis-url", url, "--json")
         env = {**_TUNED, "RUNSTORE_DURABILITY": self.shape.durability, "RUNSTORE_SPOOL_DIR": str(self.spool_disk)}
+        env["RUNSTORE_MIN_REPLICAS"] = str(self.shape.min_replicas)
         data = ("--data-dir", str(self.folder / name)) if kind == "worker" else ()
         config = ("--config", str(self.folder / "runstore.toml")) if kind == "worker" else ()
         self.roles[name] = Role(name, (*argv, *words, *data, *config), env=env, folder=self.folder)
@@ -194,6 +196,7 @@ class Site:
         words = ["-m", "tests.chaos.publishing", "--name", name, "--redis-url", await self._proxied(name)]
         words += ["--url", self.url, "--token", self.token, "--history", str(self.history)]
         words += ["--spool", str(self.spool_disk), "--durability", self.shape.durability]
+        words += ["--min-replicas", str(self.shape.min_replicas)]
         words += ["--seed", str(self.shape.seed), "--rate", str(self.shape.rate)]
         self.roles[name] = Role(name, words, env=self.spool_machine.env, folder=self.folder)
 

@@ -69,6 +69,12 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self, *arguments: str) -> "Server":
+        self.begin(*arguments)
+        holds_soon(self.answers)
+        return self
+
+    def begin(self, *arguments: str) -> None:
+        """Start it, and do not wait for it to answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         options = [str(part) for name, value in self.settings.items() for part in (f"--{name}", value)]
         with open(self.folder / "log", "ab") as log:
@@ -78,8 +84,6 @@ class Server:
                 stderr=log,
                 preexec_fn=_die_with_us,  # noqa: PLW1509
             )
-        holds_soon(self.answers)
-        return self
 
     @contextmanager
     def asked(self) -> Iterator[Any]:

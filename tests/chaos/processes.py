@@ -67,7 +67,9 @@ class Role:
         assert self._process is not None
         assert self._process.stdout is not None
         deadline = time.monotonic() + within_s
-        while not select.select([self._process.stdout], [], [], 0.1)[0]:
+        poll = select.poll()  # there may be thousands of descriptors, through the proxies
+        poll.register(self._process.stdout, select.POLLIN)
+        while not poll.poll(100):
             assert time.monotonic() < deadline, f"{self.name} is not ready"
         line = self._process.stdout.readline()
         assert line, f"{self.name} did not start: {self.log.read_text(errors='replace')[-3000:]}"

@@ -31,8 +31,7 @@ def test_a_run_token_sees_its_one_run() -> None:
 
 def test_only_a_token_of_every_project_and_every_run_sees_all() -> None:
     everybody = Principal(name="a", scopes=frozenset({Scope.READ}))
-    run_id = RunId("00000000-0000-4000-8000-000000000001")
 
     assert everybody.sees_all
     assert not Principal(name="b", scopes=frozenset({Scope.READ}), projects=frozenset({"x"})).sees_all
-    assert not Principal(name="c", scopes=frozenset({Scope.READ}), run_id=run_id).sees_all
+    assert not Principal(name="c", scopes=frozenset({Scope.READ}), run_id=RUN).sees_all

@@ -20,7 +20,7 @@ from runstore.client.backoff import pause_s
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 CONNECT_S: Final = ClientConfig().connect_timeout_s
-_HELLO: Final = (
+HELLO: Final = (
     "GET /v1/ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: runstore.v1\r\n"
     "Authorization: Bearer {token}\r\n\r\n"
@@ -129,9 +129,14 @@ class Frames(asyncio.Protocol):
         self._transport.abort()
 
     def _send(self, opcode: int, text: bytes) -> None:
-        size = len(text)
-        head = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-        self._transport.write(bytes([0x80 | opcode]) + head + b"\0\0\0\0" + text)
+        self._transport.write(masked(opcode, text))
+
+
+def masked(opcode: int, text: bytes) -> bytes:
+    """Make a client's frame of up to 64 KiB; its mask changes nothing."""
+    size = len(text)
+    head = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + head + b"\0\0\0\0" + text
 
 
 def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
@@ -222,7 +227,7 @@ class Swarm:
         self.orders = orders
         where = urlsplit(orders.url)
         self.address = where.hostname, where.port
-        self.hello = _HELLO.format(host=where.netloc, token=orders.token).encode()
+        self.hello = HELLO.format(host=where.netloc, token=orders.token).encode()
         self.entrance = asyncio.Semaphore(orders.at_once)
         self.counts = Counts(clients=len(orders.subscriptions))
         self._clients = [Client(self, subscription) for subscription in orders.subscriptions]

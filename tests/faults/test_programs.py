@@ -17,7 +17,8 @@ async def test_sockets_that_lose_their_gateway_at_once_resume_and_miss_nothing(t
 
 
 async def test_who_never_reads_is_cut_off_and_who_reads_misses_nothing(tmp_path: Path) -> None:
-    figures = await readers.play(tmp_path, readers=20, never=20, events=20, a_second=50)
+    figures = readers.Figures(readers=20, never=20, message_kib=32, a_second=50)
+    await readers.play(tmp_path, figures=figures, events=20)
 
     assert figures.missed == 0
     assert figures.cut_off > 15  # told by open files, among which connections to Redis come and go

@@ -65,7 +65,12 @@ class Lives(Site):
 
     async def let_in(self) -> None:
         """Store the token of the tests."""
-        async with RedisStore.open(self.url) as store:
-            digest = sha256(TOKEN.encode()).hexdigest()
-            record = TokenRecord(name="t", hash=digest, scopes=(Scope.ADMIN,), projects=None, created_at_s=0)
-            await store.tokens.put(record)
+        await let_in(self.url)
+
+
+async def let_in(url: str) -> None:
+    """Store the token of the tests in the store at an address."""
+    async with RedisStore.open(url) as store:
+        digest = sha256(TOKEN.encode()).hexdigest()
+        record = TokenRecord(name="t", hash=digest, scopes=(Scope.ADMIN,), projects=None, created_at_s=0)
+        await store.tokens.put(record)

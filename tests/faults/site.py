@@ -10,7 +10,7 @@ from typing import Any, Final
 import aiohttp
 
 from tests.cli.processes import Started, started
-from tests.faults.lives import TOKEN, Lives
+from tests.faults.lives import TOKEN, Lives, let_in
 
 SOON_S: Final = 60.0
 """How long anything may take before a test gives up."""
@@ -26,9 +26,10 @@ attempts = {attempts}
 class Site:
     """What runs, and how to talk to it. Made by `site`."""
 
-    def __init__(self, folder: Path, lives: Lives, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, redis_url: str, stack: ExitStack) -> None:
         self.folder = folder
-        self.lives = lives
+        self.redis_url = redis_url
+        self.lives: Lives
         self._stack = stack
         self.processes: list[Started] = []
         self.http: aiohttp.ClientSession
@@ -37,7 +38,7 @@ class Site:
         """Start a role in a folder of its own."""
         folder = self.folder / f"{role}-{len(self.processes)}"
         folder.mkdir()
-        words = (role, "--redis-url", redis_url or self.lives.url, *words)
+        words = (role, "--redis-url", redis_url or self.redis_url, *words)
         process = self._stack.enter_context(started(*words, folder=folder, RUNSTORE_CONFIG=str(self._config()), **env))
         self.processes.append(process)
         return process
@@ -105,12 +106,14 @@ class Socket:
 
 
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[Site]:
-    """Start a Redis and hold a site over it."""
+async def site(folder: Path, redis_url: str | None = None) -> AsyncIterator[Site]:
+    """Hold a site over a Redis; without an address it is one of its own, with lives."""
     with ExitStack() as stack:
-        lives = stack.enter_context(Lives(folder / "redis"))
-        await lives.let_in()
-        made = Site(folder, lives, stack)
+        lives = stack.enter_context(Lives(folder / "redis")) if redis_url is None else None
+        made = Site(folder, lives.url if lives is not None else redis_url or "", stack)
+        if lives is not None:
+            made.lives = lives
+        await let_in(made.redis_url)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SOON_S)) as http:
             made.http = http
             yield made

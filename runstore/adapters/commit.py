@@ -1,12 +1,14 @@
 """The commit: all writes of a batch, its feed entry and the new cursor in one step, if the cursor is as it was read.
 
 A script that fails midway keeps what it wrote before, so this one checks first and writes after: the nonce, then the
-type of every key it is going to write, then the feed, whose number can be written once only. It knows no rule of runs.
+type of every key it is going to write, and that those of runs which were taken for new are not there, then the feed,
+whose number can be written once only. It knows no rule of runs.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import chain, repeat
 from typing import Final
 
 import msgspec
@@ -20,8 +22,8 @@ from runstore.wire.keys import PartitionKeys
 MOST_ARGUMENTS: Final = 2000
 _COMMIT: Final = Script("""
 if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return {'lost'} end
-local needs = {HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', XADD = 'stream'}
-local seen, wrong, total, i = {}, {'wrong'}, #ARGV, 7
+local needs = {NEW = 'hash', HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', XADD = 'stream'}
+local seen, wrong, is_known, total, i = {}, {'wrong'}, false, #ARGV, 7
 while i <= total do
   local need, key = needs[ARGV[i + 1]], ARGV[i + 2]
   -- a key of a slot that is moving may be elsewhere: asking for it ends the script, and nothing was written yet
@@ -33,10 +35,12 @@ while i <= total do
     local kind = redis.call('TYPE', key)
     if type(kind) == 'table' then kind = kind.ok end
     if kind ~= 'none' and kind ~= need then wrong[#wrong + 1] = key end
+    if kind == need and ARGV[i + 1] == 'NEW' then is_known = true end
   end
   i = i + 1 + tonumber(ARGV[i])
 end
 if #wrong > 1 then return wrong end
+if is_known then return {'known'} end
 local told = redis.pcall('XADD', KEYS[2], ARGV[3] .. '-0', 'c', ARGV[5])
 if type(told) == 'table' and told.err then return {'feed', told.err} end
 i = 7
@@ -44,6 +48,8 @@ while i <= total do
   local argc = tonumber(ARGV[i])
   if ARGV[i + 1] == 'XADD' then
     redis.pcall(unpack(ARGV, i + 1, i + argc))
+  elseif ARGV[i + 1] == 'NEW' then
+    redis.call('HSET', unpack(ARGV, i + 2, i + argc))
   else
     redis.call(unpack(ARGV, i + 1, i + argc))
   end
@@ -59,6 +65,7 @@ class Verdict(StrEnum):
 
     DONE = "done"
     LOST = "lost"
+    KNOWN = "known"
     WRONG = "wrong"
     FEED = "feed"
 
@@ -82,6 +89,7 @@ class Writes:
         self._set: list[bytes] = []
         self._other: list[list[bytes]] = []
         self._unlink: list[bytes] = []
+        self._new: set[bytes] = set()
 
     def owners(self, key: bytes) -> set[RunId]:
         """Name the runs that a key is written for."""
@@ -94,6 +102,11 @@ class Writes:
         flat = self._hset[key]
         for item in fields.items():
             flat += item
+
+    def begin(self, key: bytes, fields: Mapping[bytes, bytes], owner: RunId | None = None) -> None:
+        """Set fields of a hash that is not there yet: where it is, the whole commit is not done."""
+        self._new.add(key)
+        self.hset(key, fields, owner)
 
     def hdel(self, key: bytes, fields: Iterable[bytes], owner: RunId | None = None) -> None:
         """Remove fields of a hash."""
@@ -135,7 +148,8 @@ class Writes:
         found = [command for command in self._other if command[1] not in without]
         found += [[b"MSET", *part] for part in _pieces(self._set)]
         for key, flat in self._hset.items():
-            found += [[b"HSET", key, *part] for part in _pieces(flat)]
+            names = chain((b"NEW" if key in self._new else b"HSET",), repeat(b"HSET"))
+            found += [[name, key, *part] for name, part in zip(names, _pieces(flat), strict=False)]
         for (key, only_up), flat in self._zadd.items():
             found += [[b"ZADD", key, *((b"GT",) if only_up else ()), *part] for part in _pieces(flat)]
         for (name, key), members in self._removals.items():

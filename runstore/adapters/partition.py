@@ -186,18 +186,22 @@ def _int(value: bytes | None) -> int:
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """What was looked up for a batch: records, runs whose key holds no record, outputs that are gone."""
+    """What was looked up for a batch: records, runs whose key holds no record, outputs that are gone.
+
+    With `is_guess` nothing was: the runs that have no record here are taken for new.
+    """
 
     records: dict[RunId, Record | None]
-    corrupt: dict[RunId, str]
-    gone: set[tuple[RunId, bytes]]
+    corrupt: dict[RunId, str] = msgspec.field(default_factory=dict)
+    gone: set[tuple[RunId, bytes]] = msgspec.field(default_factory=set)
+    is_guess: bool = False
 
 
 async def see(
     client: StoreClient, keys: PartitionKeys, run_ids: list[RunId], refs: list[tuple[RunId, OutputRef]]
 ) -> Seen:
     """Look up records, and whether outputs that were told of are still there. Raises: StoreUnavailable."""
-    seen = Seen(records={}, corrupt={}, gone=set())
+    seen = Seen(records={})
     if not run_ids and not refs:
         return seen
     runs = [keys.run(to_bytes(run_id)) for run_id in run_ids]

@@ -48,12 +48,21 @@ _log = getLogger("runstore.projector")
 Row = tuple[EntryId, Mapping[bytes, bytes]]
 
 
+class Guessed(Exception):
+    """A run that was taken for new was known."""
+
+
 class Lost(Exception):
     """Another projector has committed: what this one knows of the partition is old."""
 
 
 class PartitionProjector:
-    """Fold one partition. What it knows (`standing`, heads of recent runs) is dropped when it proves to be old."""
+    """Fold one partition. What it knows (`standing`, heads of recent runs) is dropped when it proves to be old.
+
+    A run that it does not know is most often new, so while that holds nobody looks: the commit does nothing where such
+    a run is there, and then it is looked up. One that asks for a number is always looked up first, since a number that
+    was reserved for a run that has one would be lost.
+    """
 
     def __init__(self, store: RedisStore, partition: int, *, heads: int) -> None:
         self._store = store
@@ -69,6 +78,7 @@ class PartitionProjector:
         self._unfoldable: dict[EntryId, str] = {}
         self._singly_upto: EntryId | None = None
         self._lost = 0
+        self._guesses = False
         self._turn = asyncio.Lock()
         self.commits = 0
         self.events: Counter[str] = Counter()
@@ -114,6 +124,7 @@ class PartitionProjector:
         """Forget what is known of the partition, but for what was set aside."""
         self._standing = None
         self._heads.clear()
+        self._guesses = False
         self._numbered.clear()
 
     async def project(self, rows: Sequence[Row]) -> bool:
@@ -202,8 +213,20 @@ class PartitionProjector:
         ]
         if large:
             await self._store.outputs.write_many(large)
-        writes = write_batch(self._keys, batch, counts=standing.counts, stats=standing.stats, inline=inline)
-        nonce, is_safe = await self._commit(standing, batch, writes)
+        writes = write_batch(
+            self._keys,
+            batch,
+            counts=standing.counts,
+            stats=standing.stats,
+            inline=inline,
+            is_guess=seen.is_guess,
+        )
+        try:
+            nonce, is_safe = await self._commit(standing, batch, writes)
+        except Guessed:
+            self._guesses = False
+            await self._project(standing, rows)
+            return
         self._remember(standing, batch, nonce)
         if is_safe:
             # else the numbers' own fence, on another server of a cluster, would outlive the commit
@@ -214,11 +237,17 @@ class PartitionProjector:
         unknown = {event.run_id for event in events} - self._heads.keys() - self._set_aside.keys()
         refs = {(event.run_id, event.output_ref) for event in events if event.output_ref is not None}
         known = {event.run_id: self._heads.get(event.run_id) for event in events}
+        if not unknown and not refs:
+            return Seen(records=known)
+        if self._guesses and not refs and not any(event.numbered for event in events if event.run_id in unknown):
+            return Seen(records=known, is_guess=True)
         seen = await see(self._store.client, self._keys, sorted(unknown), sorted(refs, key=repr))
         for run_id, reason in seen.corrupt.items():
             self._strike(run_id, reason)
         if seen.corrupt.keys() - self._set_aside.keys():
             raise Lost
+        if unknown:
+            self._guesses = not any(seen.records.values())
         seen.records = {**known, **seen.records}
         return seen
 
@@ -331,6 +360,8 @@ class PartitionProjector:
                 break
             _log.error("keys_of_wrong_type_left_out", extra={"keys": sorted(map(repr, wrong))})
             without |= wrong
+        if outcome.verdict is Verdict.KNOWN:
+            raise Guessed
         if outcome.verdict is Verdict.WRONG:
             self._blame(wrong - optional_keys(self._keys), writes)
         if outcome.verdict is Verdict.FEED and not any(b"equal or smaller" in said for said in outcome.about):

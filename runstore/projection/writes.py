@@ -35,15 +35,17 @@ def write_batch(
     counts: Mapping[str, int],
     stats: Mapping[str, int],
     inline: Mapping[tuple[RunId, bytes], bytes],
+    is_guess: bool = False,
 ) -> Writes:
     """Say what a batch writes. `counts` (runs of each project) and `stats` are as they stand before it.
 
-    `inline` are small outputs, packed, by run and token: those that are kept are written with the rest.
+    `inline` are small outputs, packed, by run and token: those that are kept are written with the rest. With `is_guess`
+    nobody has looked whether new runs are new: the commit is to see to that.
     """
     writes = Writes()
     _begin_pages(writes, keys, batch, counts)
     for run_id, touched in batch.touched.items():
-        _write_run(writes, keys, run_id, touched, inline)
+        _write_run(writes, keys, run_id, touched, inline, is_guess=is_guess)
     for run_id, ref in batch.abandoned():
         for key in part_keys(keys, to_bytes(run_id), ref):
             writes.unlink(key)
@@ -65,12 +67,15 @@ def _write_run(
     run_id: RunId,
     touched: Touched,
     inline: Mapping[tuple[RunId, bytes], bytes],
+    *,
+    is_guess: bool,
 ) -> None:
     packed, run, before = to_bytes(run_id), touched.after.run, touched.before
     fields, gone = changed_fields(before, touched.after)
     first = before.run.events if before is not None else 0
     history = {b"%d" % (first + place): encode_item(item) for place, item in enumerate(touched.items)}
-    writes.hset(keys.run(packed), fields | history, run_id)
+    put = writes.begin if is_guess and before is None else writes.hset
+    put(keys.run(packed), fields | history, run_id)
     if gone:
         writes.hdel(keys.run(packed), gone, run_id)
     if before is None:

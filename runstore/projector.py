@@ -81,7 +81,9 @@ class Projector:
         self._config = config or ProjectorConfig()
         self._name = token_hex(8)
         self._sharing = Sharing(store.client, store.meta, self._name, lease_ms=self._config.lease_ms)
-        self._reader = EventReader(store, most_entries=self._config.batch_entries, most_bytes=self._config.batch_bytes)
+        limits = {"most_entries": self._config.batch_entries, "most_bytes": self._config.batch_bytes}
+        self._reader = EventReader(store, **limits)
+        self._readers = [EventReader(store, **limits) for _ in range(self._config.loops)]
         self._partitions = [
             PartitionProjector(store, partition, heads=self._config.heads) for partition in range(store.meta.partitions)
         ]
@@ -163,16 +165,17 @@ class Projector:
 
         Raises: StoreUnavailable where nothing could be read.
         """
-        return await self._turn(self._owned, self._config.block_ms if block_ms is None else block_ms)
+        wait_ms = self._config.block_ms if block_ms is None else block_ms
+        return await self._turn(self._reader, self._owned, wait_ms)
 
-    async def _turn(self, ours: set[int], wait_ms: int) -> int:
+    async def _turn(self, reader: EventReader, ours: set[int], wait_ms: int) -> int:
         now = monotonic()
         owned = [partition for partition in sorted(ours) if self._paused_until.get(partition, 0.0) <= now]
         places = await self._places(owned)
         if len(owned) < len(ours):
             soonest = min(self._paused_until.get(partition, now) for partition in ours - set(owned))
             wait_ms = min(wait_ms, max(1, round((soonest - now) * 1000)))
-        found = await self._reader.read(places, wait_ms)
+        found = await reader.read(places, wait_ms)
         for partition, reason in found.unreadable.items():
             self._pause(partition, StoreUnavailable(f"the log of partition {partition} cannot be read: {reason}"))
         counts = await asyncio.gather(*(self._project(partition, rows) for partition, rows in found.rows.items()))
@@ -248,7 +251,7 @@ class Projector:
         failures = 0
         while not self._stopping:
             try:
-                await self._turn(self._of_loop(loop), self._config.block_ms)
+                await self._turn(self._readers[loop], self._of_loop(loop), self._config.block_ms)
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever it was, the log is behind it and must go on
                 failures += 1

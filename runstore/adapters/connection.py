@@ -37,7 +37,7 @@ from runstore.core.errors import InvalidRequest, StoreUnavailable
 MAX_BLOCK_MS: Final = 30_000
 """The longest that one blocking read may wait for; longer waits are made of several."""
 
-_LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "XADD"})
+_LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "XADD", "XREAD"})
 _MOST_OPTIONS: Final = 8
 ASK_EVERY_S: Final = 2.0
 """How often a connection that is in use asks whether the server is the primary still."""

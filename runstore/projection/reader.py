@@ -12,6 +12,9 @@ from runstore.core.event import EntryId
 
 Row = tuple[EntryId, Mapping[bytes, bytes]]
 _BATCHES_A_READ: Final = 4
+_MOST_SINGLES: Final = 8
+"""Waits in a row that found one entry at most, after which it is looked whether there are more."""
+
 _READ: Final = Script("""
 local most, left, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local all, total = {}, 0
@@ -45,10 +48,11 @@ class Found(NamedTuple):
 
 
 class EventReader:
-    """Read the logs.
+    """Read the logs, for one who asks for one read at a time.
 
     How large an entry is shows only when it is read, and one may carry an output of 64 MiB. So entries are counted by a
-    script, one by one, until it is enough; the read that waits takes one entry of a partition only.
+    script, one by one, until it is enough; the read that waits takes one entry of a partition only. Where events come
+    one at a time, nothing lies behind the one that was waited for, and the next wait begins without that count.
 
     Units: `most_bytes` is what one read does not exceed, unless a single entry does.
     """
@@ -60,11 +64,15 @@ class EventReader:
         self._most_entries = most_entries
         self._most_bytes = most_bytes
         self._reads = 0
+        self._singles = 0
         self._partition_of = {keys.events: keys.partition for keys in store.meta.keys}
 
     async def read(self, after: Mapping[int, EntryId], block_ms: int) -> Found:
         """Read entries after the places, by partition, waiting so long for one. Raises: StoreUnavailable."""
-        found = await self._take(after) if after else Found({}, {})
+        singles, self._singles = self._singles, 0
+        found = Found({}, {})
+        if after and (block_ms <= 0 or singles % _MOST_SINGLES == 0):
+            found = await self._take(after)
         if found.rows or block_ms <= 0:
             return found
         waits_for = [partition for partition in after if partition not in found.unreadable]
@@ -74,6 +82,8 @@ class EventReader:
         streams = {self._keys[partition].events: str(after[partition]) for partition in waits_for}
         replies = await self._reads_that_wait.read(streams, count=1, block_ms=block_ms)
         found.rows.update({self._partition_of[key]: _rows(rows) for key, rows in replies})
+        if len(found.rows) <= 1:
+            self._singles = singles + 1
         return found
 
     async def _take(self, after: Mapping[int, EntryId]) -> Found:

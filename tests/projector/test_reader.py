@@ -5,7 +5,7 @@ import pytest
 from runstore.adapters.store import RedisStore
 from runstore.core.event import EntryId
 from runstore.core.status import Status
-from runstore.projection.reader import EventReader, row_bytes
+from runstore.projection.reader import EventReader, Found, row_bytes
 from runstore.projector import Projector
 from tests.projector.builders import run_id_of, tell
 from tests.projector.test_projector import OTHER, RUN, status_of
@@ -73,3 +73,40 @@ async def test_nothing_to_read_is_nothing(store: RedisStore, block_ms: int) -> N
     found = await EventReader(store, most_entries=256, most_bytes=MIB).read(everything(store), block_ms)
 
     assert found == ({}, {})
+
+
+async def test_a_wait_that_found_nothing_more_is_followed_by_the_next_without_a_count(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, counts = EventReader(store, most_entries=256, most_bytes=MIB), []
+    count = reader._take
+
+    async def listen(after: dict[int, EntryId]) -> Found:
+        counts.append(after)
+        return await count(after)
+
+    monkeypatch.setattr(reader, "_take", listen)
+    after = everything(store)
+    await reader.read(after, 1)
+
+    for _ in range(3):
+        entry = await tell(store, RUN, "running")
+        [(there, [(read, _)])] = (await reader.read(after, 5000)).rows.items()
+        after[there] = read
+        assert read == entry
+
+    assert len(counts) == 1
+
+
+async def test_what_lies_behind_the_entries_of_one_run_is_read_at_once_before_long(store: RedisStore) -> None:
+    reader, after, reads = EventReader(store, most_entries=256, most_bytes=MIB), everything(store), []
+    await reader.read(after, 1)
+    for _ in range(200):
+        await tell(store, RUN, "running")
+
+    while sum(reads) < 200:
+        [(there, rows)] = (await reader.read(after, 5000)).rows.items()
+        after[there] = rows[-1][0]
+        reads.append(len(rows))
+
+    assert len(reads) <= 9

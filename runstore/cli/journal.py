@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from runstore import request_id
 from runstore.cli.screen import harmless
 from runstore.config import LogSettings
 from runstore.core.token import mask_tokens
@@ -96,5 +97,6 @@ def _begin(handler: logging.Handler, level: int, settings: LogSettings, *, with_
     if with_access:
         # the requests are asked for, and nothing else that is below the level
         handler.addFilter(lambda record: record.levelno >= level or record.name == _ACCESS)
+    handler.addFilter(request_id.add_to)
     logging.getLogger().addHandler(handler)
     logging.getLogger(_ACCESS).setLevel(logging.INFO if settings.access else logging.WARNING)

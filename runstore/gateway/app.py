@@ -35,6 +35,7 @@ from runstore.gateway.shortcut import shortcut
 from runstore.gateway.socket_streams import STREAMS, install_streams
 from runstore.lookup import Lookup
 from runstore.metrics import Numbers
+from runstore.request_id import HEADER, current
 from runstore.resolve import Resolver
 
 _RUN_ROUTE: Final = next(route for route in ROUTES if route.handler is get_run)
@@ -254,6 +255,9 @@ def make_app(services: Services) -> web.Application:
 
 
 async def _finish(request: web.Request, response: web.StreamResponse) -> None:
+    request_id = current()
+    if request_id is not None:
+        response.headers[HEADER] = request_id
     _tell_with_all(request, response.headers)
 
 

@@ -16,13 +16,13 @@ _BEFOREHAND: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
     "Access-Control-Allow-Headers": (
         "Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Mcp-Method, Mcp-Name,"
-        " MCP-Protocol-Version, Prefer, Range"
+        " MCP-Protocol-Version, Prefer, Range, X-Request-Id"
     ),
     "Access-Control-Max-Age": "600",
 }
 _READABLE: Final = (
     "Content-Range, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Runstore-Cursor,"
-    " WWW-Authenticate"
+    " WWW-Authenticate, X-Request-Id"
 )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
+from multidict import istr
 
 from runstore.core.errors import Forbidden, RateLimited, RunstoreError, Unauthorized
 from runstore.core.principal import Principal, Scope
@@ -25,6 +26,7 @@ from runstore.gateway.media import check_json, negotiate
 from runstore.gateway.problems import HttpProblem, problem, respond, respond_to, respond_to_http
 from runstore.gateway.query import check_names
 from runstore.gateway.route import Route
+from runstore.request_id import HEADER, begin
 
 Outermost = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,6 +34,7 @@ _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SPOKEN: Final = frozenset({HttpVersion10, HttpVersion11})
 _GUARDED: Final = ("/v1", "/mcp")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_REQUEST_ID: Final = istr(HEADER)
 _log = logging.getLogger("runstore.gateway")
 
 
@@ -82,11 +85,14 @@ async def admit(request: web.Request, services: Services, route: Route | None) -
 
 
 def guard(handle: Outermost, counts: GatewayCounts) -> Outermost:
-    """Turn whatever leaves a handler into a problem, and count it; nothing but answers goes further out."""
+    """Give a request its id, turn whatever leaves a handler into a problem, and count it; only answers go out."""
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        request_id = begin(request.headers.get(_REQUEST_ID))
         response = await answer(request)
         counts.answered(request, response.status)
+        if not response.prepared:
+            response.headers[_REQUEST_ID] = request_id
         return response
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:

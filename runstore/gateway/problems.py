@@ -10,6 +10,7 @@ from aiohttp import web
 
 from runstore.core.errors import AmbiguousRunId, RateLimited, RunstoreError
 from runstore.gateway.browsers import HARMLESS
+from runstore.request_id import current
 from runstore.wire.views import encode
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -18,7 +19,10 @@ _TYPES: Final = "urn:runstore:problem:"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong, and what to mend. `candidates` are the full ids that an ambiguous prefix begins."""
+    """What went wrong, and what to mend. `candidates` are the full ids that an ambiguous prefix begins.
+
+    `request_id` is that of the answer's `X-Request-Id`, for who asks the operator about it.
+    """
 
     type: str
     title: str
@@ -26,6 +30,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str
     code: str
     candidates: tuple[str, ...] | None = None
+    request_id: str | None = None
 
 
 class Kind(NamedTuple):
@@ -86,6 +91,7 @@ def problem(code: str, detail: str, *, candidates: tuple[str, ...] | None = None
         detail=detail.encode("utf-8", "backslashreplace").decode(),
         code=code,
         candidates=candidates,
+        request_id=current(),
     )
 
 

@@ -21,6 +21,7 @@ from runstore.gateway.config import GatewayConfig
 from runstore.gateway.counts import GatewayCounts
 from runstore.gateway.problems import RETRY_AFTER_S, problem, respond, write
 from runstore.gateway.repeat import Head, Repeats, may_be_head, read_head
+from runstore.request_id import HEADER, begin
 
 _TURNED_AWAY_AT_ONCE: Final = 256
 _GOODBYE_S: Final = 1.0
@@ -153,9 +154,11 @@ class GuardedConnection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
         self._guard.counts.answered(request, status)
+        request_id = begin(None)
         if status >= 500:
             _log.error("connection_failed", exc_info=exc)
-            return respond(problem("internal_error", "something went wrong here; it was logged"), close=True)
+            failed = problem("internal_error", "something went wrong here; it was logged")
+            return respond(failed, {HEADER: request_id}, close=True)
         _log.info("malformed_request", extra={"peer": request.remote, "kind": type(exc).__name__})
         if isinstance(exc, LineTooLong):
             most = self._config.max_head_line_bytes
@@ -164,7 +167,7 @@ class GuardedConnection(web.RequestHandler):
             told = problem("head_too_large", f"the request has more than {self._config.max_headers} headers")
         else:
             told = problem("bad_request", "this cannot be read as HTTP/1.1")
-        return respond(told, close=True)
+        return respond(told, {HEADER: request_id}, close=True)
 
     def _start_head_timer(self) -> None:
         self._head_timer = self._loop.call_later(self._config.head_timeout_s, self._head_is_late)

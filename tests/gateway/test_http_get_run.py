@@ -55,7 +55,7 @@ async def test_an_unknown_id_and_prefix_are_not_found(site: Site) -> None:
         reply = await site.get(f"/v1/runs/{typed}")
 
         assert (reply.status, reply.code) == (404, "run_not_found")
-        assert set(reply.json()) == {"type", "title", "status", "detail", "code"}
+        assert set(reply.json()) == {"type", "title", "status", "detail", "code", "request_id"}
 
 
 async def test_an_ambiguous_prefix_names_at_most_ten_candidates(site: Site) -> None:

@@ -25,9 +25,14 @@ _current: ContextVar[str | None] = ContextVar("runstore_request_id", default=Non
 
 def begin(told: str | None) -> str:
     """Begin a request, and return its id; `told` is the one that came with it."""
-    request_id = told if told is not None and _SANE.fullmatch(told) else token_hex(_MADE_BYTES)
+    request_id = told if told is not None and _SANE.fullmatch(told) else make()
     _current.set(request_id)
     return request_id
+
+
+def make() -> str:
+    """Make the id of a request that came without one."""
+    return token_hex(_MADE_BYTES)
 
 
 def current() -> str | None:

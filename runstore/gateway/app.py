@@ -195,7 +195,7 @@ class GuardedRunner(web.AppRunner):
             self._config,
             request_factory=made.request_factory,
             access_log=_access_log,
-            repeats=Repeats(self.app[SERVICES], _RUN_ROUTE, _access_log),
+            repeats=Repeats(self.app[SERVICES], _RUN_ROUTE),
             counts=counts,
         )
 

@@ -9,7 +9,6 @@ Bytes are taken for a repeat only between two requests, so that nothing that is 
 `read_head`.
 """
 
-import logging
 from typing import Final, NamedTuple
 
 from aiohttp import HttpVersion11
@@ -25,6 +24,8 @@ from runstore.gateway.context import Services
 from runstore.gateway.door import check_may
 from runstore.gateway.route import Route
 from runstore.gateway.shortcut import ASKED, is_plain
+from runstore.request_id import HEADER as REQUEST_ID
+from runstore.request_id import make as make_request_id
 
 _START: Final = b"GET /v1/runs/"
 _ID_END: Final = len(_START) + 36
@@ -35,7 +36,8 @@ _MOST_BYTES: Final = 64 * 1024
 _ANSWER: Final = (
     f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nCache-Control: {CACHE}\r\n"
     + "".join(f"{name}: {value}\r\n" for name, value in HARMLESS.items())
-    + f"Server: {SERVER_SOFTWARE}\r\n{CURSOR}: %s\r\nETag: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n"
+    + f"Server: {SERVER_SOFTWARE}\r\n{REQUEST_ID}: %s\r\n{CURSOR}: %s\r\n"
+    + "ETag: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n"
 )
 
 
@@ -64,6 +66,8 @@ def read_head(data: bytes, message: object) -> Head | None:
         return None
     if message.should_close or message.upgrade or message.chunked or not is_plain(message.headers):
         return None
+    if REQUEST_ID in message.headers:
+        return None  # it is another one each time
     rest = b" HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % field for field in message.raw_headers)
     if data != _START + asked[1].encode() + rest:
         return None
@@ -76,20 +80,17 @@ def read_head(data: bytes, message: object) -> Head | None:
 class Repeats:
     """Answer repeated look-ups of runs that have ended. `route` is that of `GET /v1/runs/{run_id}`."""
 
-    __slots__ = ("_access_log", "_route", "_row", "_services")
+    __slots__ = ("_route", "_row", "_services")
 
-    def __init__(self, services: Services, route: Route, access_log: logging.Logger) -> None:
+    def __init__(self, services: Services, route: Route) -> None:
         self._services = services
         self._route = route
-        self._access_log = access_log
         self._row = services.counts.row(route)
 
     def answer(self, head: Head, data: bytes) -> bytes | None:
         """Answer at once what repeats a head; None where it does not, or cannot be answered at once."""
         if len(data) != _ID_END + len(head.rest) or not (data.startswith(_START) and data.endswith(head.rest)):
             return None
-        if self._access_log.isEnabledFor(logging.INFO):
-            return None  # each is to be logged
         services = self._services
         # first, so that the work of letting in tells nothing of which runs there are
         caller = services.auth.known(head.digest)
@@ -106,5 +107,6 @@ class Repeats:
         except (Forbidden, RateLimited):
             return None  # nothing was spent: whoever tells of it counts it
         self._row[2] += 1
-        told = services.cursor_text(run_id, place), kept.etag, len(kept.body), rfc822_formatted_time(), rate
+        at = services.cursor_text(run_id, place)
+        told = make_request_id(), at, kept.etag, len(kept.body), rfc822_formatted_time(), rate
         return (_ANSWER % told).encode() + kept.body

@@ -17,7 +17,7 @@ from tests.gateway.builders import ADMIN, RUN_ID, Reply, Site, site_over
 from tests.gateway.limits import SOON_S, head, wire
 from tests.waiting import happens
 
-VARIES = {"Date", "RateLimit"}
+VARIES = {"Date", "RateLimit", "X-Request-Id"}
 OTHER = "77777777-7777-7777-7777-777777777777"
 SECRET = "88888888-8888-8888-8888-888888888888"
 

@@ -7,7 +7,7 @@ import pytest
 from tests.gateway.builders import RUN_ID, Reply, Site, site_over
 
 LONG_WAY = {"Accept": "application/json"}
-VARIES = {"Date", "RateLimit"}
+VARIES = {"Date", "RateLimit", "X-Request-Id"}
 
 
 def told(reply: Reply) -> tuple[int, bytes, dict[str, str]]:

@@ -84,6 +84,8 @@ def is_away(error: StoreUnavailable) -> bool:
     the primary changes by itself.
     """
     cause = error.__cause__
+    if isinstance(cause, StoreUnavailable):
+        return is_away(cause)
     if isinstance(cause, (AuthenticationError, AuthorizationError)):
         return False
     return cause is None or isinstance(cause, (*_BROKEN, *_NOT_READY)) or str(cause).startswith(_NOT_READY_TEXTS)

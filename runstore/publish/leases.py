@@ -83,14 +83,16 @@ class Leases:
         """Whether these are another process's, from which this one was forked."""
         return self._background.is_foreign
 
-    def hold(self, run: TrackedRun, attempt: int) -> Asked:
-        """Hold a run from now on. Raises: NoThread."""
+    def hold(self, run: TrackedRun, attempt: int) -> Asked | None:
+        """Hold a run from now on; None where the process is ending, and nobody would renew its lease.
+
+        Raises: NoThread.
+        """
+        if self._background.is_over:
+            return None
         run_id = RunId(run.run_id)
         lease = _Lease(run_id=run_id, project_name=run.project_name, attempt=attempt, token=token_hex(16), run=run)
-        if self._background.is_over:
-            lease.answer()
-        else:
-            self._background.loop.call_soon_threadsafe(self._add, lease)
+        self._background.loop.call_soon_threadsafe(self._add, lease)
         hold = Hold(token=lease.token, worker=self._worker, term_ms=round(self._config.lease_s * 1000))
         return Asked(hold, lease.answered)
 

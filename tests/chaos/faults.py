@@ -74,13 +74,13 @@ class Injector:
 
     async def _kill(self, fault: Fault) -> None:
         self._killed.add(fault.role)
-        self._site.kill(fault.role)
+        await asyncio.to_thread(self._site.kill, fault.role)
         await asyncio.sleep(fault.for_s)
         self._site.again(fault.role)
         self._killed.discard(fault.role)
 
     async def _freeze(self, fault: Fault) -> None:
-        self._site.signal(fault.role, signal.SIGSTOP)
+        await asyncio.to_thread(self._site.signal, fault.role, signal.SIGSTOP)
         await asyncio.sleep(fault.for_s)
         self._site.signal(fault.role, signal.SIGCONT)
 

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis import exceptions
 
+from runstore.adapters.connection import is_away
+from runstore.core.errors import StoreUnavailable
 from runstore.engine import EngineConfig, EngineKind, start
 from runstore.engine.errors import NoServer
 from tests.cli.processes import GONE_S, PATIENT, environment, run, until
@@ -88,3 +91,31 @@ def test_a_password_that_redis_does_not_take_is_not_waited_for(tmp_path: Path, r
     assert told.returncode == 5
     assert "redis_awaited" not in told.stderr
     assert told.stderr.count("\n") == 1
+
+
+def unavailable(cause: BaseException | None) -> StoreUnavailable:
+    error = StoreUnavailable("Redis did not do as asked")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_waited_for"),
+    [
+        (exceptions.ConnectionError("refused"), True),
+        (exceptions.BusyLoadingError("loading"), True),
+        (exceptions.TimeoutError("no answer"), True),
+        (exceptions.OutOfMemoryError("maxmemory"), True),
+        (exceptions.ClusterDownError("down"), True),
+        (exceptions.ResponseError("MISCONF it cannot write"), True),
+        (None, True),  # it is a replica
+        (unavailable(None), True),  # and so is all that is known of a cluster
+        (exceptions.AuthenticationError("WRONGPASS"), False),
+        (unavailable(exceptions.AuthenticationError("WRONGPASS")), False),
+        (exceptions.NoPermissionError("NOPERM"), False),
+        (exceptions.ResponseError("unknown command"), False),
+        (ValueError("partitions"), False),
+    ],
+)
+def test_only_what_may_mend_itself_is_waited_for(cause: BaseException | None, is_waited_for: bool) -> None:
+    assert is_away(unavailable(cause)) is is_waited_for

@@ -219,7 +219,9 @@ class Poller:
                 watching = self._watching(key)
                 if told.is_end or (not told.ignored and any(_hears_all(channel) for channel, _ in watching)):
                     answer = await self._get(key, 0, event.id)
-                    self._tell(key, answer, _as_told(decode_run(answer.body), told), watching, was_asked_for=is_repeat)
+                    was_asked_for = is_repeat or told.is_beginning_of(run)
+                    as_told = _as_told(decode_run(answer.body), told)
+                    self._tell(key, answer, as_told, watching, was_asked_for=was_asked_for)
                 self._stand(key, event.id)
             case "progress":
                 step = decode_step(event.data)

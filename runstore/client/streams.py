@@ -14,6 +14,7 @@ import msgspec
 
 from runstore.client.errors import GatewayUnreachable, UnexpectedAnswer
 from runstore.client.http import Http
+from runstore.client.run import Run
 from runstore.client.sse import EVENT_STREAM, SentEvent, Splitter
 from runstore.core.errors import NotAcceptable
 from runstore.core.event import Progress
@@ -33,11 +34,19 @@ class Transition(msgspec.Struct, frozen=True):
 
     status: Status
     ignored: bool = False
+    at: str | None = None
 
     @property
     def is_end(self) -> bool:
         """Whether the run has ended by it."""
         return self.status in TERMINAL and not self.ignored
+
+    def is_beginning_of(self, run: Run) -> bool:
+        """Whether a run as it was read may have been told by it: it is recorded once, and begins to run once.
+
+        An answer's place is from before the answer was read, so what follows the place may tell the answer again.
+        """
+        return self.status is Status.PENDING or (self.status is Status.RUNNING and self.at == run.started_at)
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Waits and watches over one websocket that comes and goes."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -264,6 +265,38 @@ async def test_a_watch_of_each_transition_by_long_poll_repeats_nothing(scripted:
         heard += [run.status.value async for run in watch]
 
     assert heard == ["pending", "running", "success"]
+
+
+@pytest.mark.parametrize(
+    ("read", "heard"),
+    [("pending", ["pending", "running", "running", "success"]), ("running", ["running", "running", "success"])],
+)
+async def test_what_was_read_and_comes_again_by_the_stream_is_not_handed_out_twice(
+    scripted: Scripted, client: AsyncClient, read: str, heard: list[str]
+) -> None:
+    scripted.refuse_websocket = 404
+    run_id = str(uuid4())
+    running = a_run(run_id)
+    before = a_run(run_id, status=read, started_at=running.started_at if read == "running" else None)
+    await scripted.end(run_id)
+    first = {"status": "running", "at": running.started_at, "attempt": 1}
+    again = {"status": "running", "at": "2026-04-28T10:00:00.500000+00:00", "attempt": 2}
+    told = [{"status": "pending", "at": "2026-04-28T09:00:00+00:00"}, first, again, {"status": "success"}]
+    stream = "".join(f"event: transition\nid: {n}\ndata: {json.dumps(data)}\n\n" for n, data in enumerate(told))
+
+    def answer(request: web.Request) -> web.Response | None:
+        if request.path.endswith("/events"):
+            return web.Response(text=stream, content_type="text/event-stream")
+        if request.path.startswith("/v1/runs/") and "after" not in request.query:
+            # the place is from before the run was recorded
+            return web.json_response(text=before.to_json().decode(), headers={"Runstore-Cursor": "place"})
+        return None
+
+    scripted.answer = answer
+    async with asyncio.timeout(40):
+        runs = [run async for run in client.watch(run_id, events="all")]
+
+    assert [run.status.value for run in runs] == heard
 
 
 async def test_a_websocket_is_tried_again_after_a_while(scripted: Scripted) -> None:

@@ -4,13 +4,19 @@ It is a stand-in for trying things out. It takes the password, but lets in those
 """
 
 import os
+import select
+import socket
 import threading
+from socketserver import StreamRequestHandler
+from typing import Any
 
 from runstore.engine.alive import at_end, until_end
 from runstore.engine.errors import NoServer
 from runstore.engine.ping import LOOPBACK
 
 _POLL_S = 0.02
+_STALL_S = 60.0
+"""How long a client may leave a reply unread before it is hung up on."""
 
 
 class MemoryServer:
@@ -27,6 +33,7 @@ class MemoryServer:
         self._guard = threading.Lock()
         self._stopped = False
         self._server = TcpFakeServer((LOOPBACK, 0))
+        self._server.RequestHandlerClass = _patient(self._server.RequestHandlerClass)
         self._server.daemon_threads = True  # a client that blocks must not keep the process from ending
         self._server.fake_server.config[b"requirepass"] = password.encode()
         self.port = int(self._server.server_address[1])
@@ -57,3 +64,31 @@ class MemoryServer:
             self._stopped = True
             for held in (self._lock, self._held, self._alive):
                 os.close(held)
+
+
+class _PatientWriter:
+    """Writes replies to a socket that does not block: fakeredis's own drops the connection where the buffer is full."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def write(self, reply: bytes) -> None:
+        rest = memoryview(reply)
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest) :]
+            except BlockingIOError:
+                if not select.select([], [self._connection], [], _STALL_S)[1]:
+                    raise ConnectionError("the client reads nothing") from None
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+def _patient(handler: Any) -> type[StreamRequestHandler]:
+    class Patient(handler):  # type: ignore[misc]
+        def setup(self) -> None:
+            super().setup()
+            self.writer.writer = _PatientWriter(self.connection)
+
+    return Patient

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -163,6 +165,21 @@ def test_memory_is_not_durable_and_says_so(launch: Launch, folder: Path) -> None
     assert (engine.durable, engine.kind, engine.pid) == (False, EngineKind.MEMORY, None)
     assert engine.has_ended()
     assert is_free(folder)
+
+
+def test_memory_waits_for_a_client_that_reads_more_slowly_than_it_is_told(launch: Launch) -> None:
+    engine = launch(kind=EngineKind.MEMORY)
+    size = 8 * 1024 * 1024
+    connect(engine).set("big", b"x" * size)
+    got = 0
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        slow.connect(("127.0.0.1", urlsplit(engine.redis_url).port))
+        slow.sendall(b"*2\r\n$3\r\nGET\r\n$3\r\nbig\r\n")
+        while got < size and (piece := slow.recv(1 << 20)):
+            got += len(piece)
+
+    assert got >= size
 
 
 def test_memory_owns_its_folder_too(launch: Launch) -> None:

@@ -288,8 +288,12 @@ class _Pool(BlockingConnectionPool):
         reconnects = getattr(connection, "should_reconnect", None)
         if any(lock is not None and lock.locked() for lock in locks) or (reconnects is not None and reconnects()):
             await asyncio.shield(asyncio.ensure_future(super().release(connection)))
-        else:
+        elif getattr(locks[0], "_waiters", True):
             await super().release(connection)
+        else:
+            # what they do beside this is to tell nobody and to count for a meter that we do not use
+            self._in_use_connections.remove(connection)
+            self._available_connections.append(connection)
 
 
 class _SendsItself:

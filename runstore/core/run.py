@@ -7,7 +7,7 @@ from runstore.core.ids import RunId
 from runstore.core.status import TERMINAL, Status
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One run as it stands.
 
     Units: `_us` microseconds since 1970 UTC; `created_ms` the stream's milliseconds at the first event.

@@ -90,7 +90,8 @@ def _fold_one(
     before = touched.after if touched is not None else heads[event.run_id]
     run = before.run if before is not None else None
     outcome = project(run, heard.entry, run_number=numbers.get(event.run_id) if event.numbered else None)
-    batch.counts["unknown_fields"] += heard.unknown_fields
+    if heard.unknown_fields:
+        batch.counts["unknown_fields"] += heard.unknown_fields
     if isinstance(outcome, Refused):
         _bury(batch, _dead(heard, outcome.reason, is_refused=True))
         return

@@ -196,14 +196,16 @@ class PartitionProjector:
         readings = [self._read(row) for row in rows]
         seen = await self._look(readings)
         parts = await bring_outputs(readings, seen)
-        n = standing.n + 1
+        n, nonce = standing.n + 1, token_bytes(NONCE_BYTES)
         batch = self._fold(readings, seen, standing, n, {})
-        if len(rows) > 1 and _told_characters(batch) > FEED_ENTRY_BYTES:
+        feed = self._tell(standing, batch, nonce)
+        if len(rows) > 1 and len(feed) > FEED_ENTRY_BYTES:
             await self._project(standing, rows[: len(rows) // 2])
             await self._project(standing, rows[len(rows) // 2 :])
             return
         if batch.numbered:
             batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch))
+            feed = self._tell(standing, batch, nonce)
         inline = {place: pack(part.view) for place, part in parts.items() if is_small(part)}
         large = [
             (run_id, parts[run_id, ref.token])
@@ -222,7 +224,7 @@ class PartitionProjector:
             is_guess=seen.is_guess,
         )
         try:
-            nonce, is_safe = await self._commit(standing, batch, writes)
+            is_safe = await self._commit(standing, batch, writes, nonce=nonce, feed=feed)
         except Guessed:
             self._guesses = False
             await self._project(standing, rows)
@@ -332,16 +334,21 @@ class PartitionProjector:
     async def _forget_numbers(self, name: str, run_ids: Sequence[RunId], epoch: bytes, n: int) -> None:
         await run_numbers.forget(self._store.client, name, run_ids, partition=self._partition, epoch=epoch, n=n)
 
-    async def _commit(self, standing: Standing, batch: Batch, writes: Writes) -> tuple[bytes, bool]:
-        nonce, n, safety = token_bytes(NONCE_BYTES), standing.n + 1, self._store.safety
+    def _tell(self, standing: Standing, batch: Batch, nonce: bytes) -> bytes:
+        """Write what the feed is told by a commit with the nonce."""
         told = FeedEntry(
-            n=n,
+            n=standing.n + 1,
             nonce=nonce,
             entry=batch.last,
             changes=tuple(batch.changes),
             before=standing.nonce,
-            is_marked=safety.has_mark,
+            is_marked=self._store.safety.has_mark,
         )
+        return encode_feed(told)
+
+    async def _commit(self, standing: Standing, batch: Batch, writes: Writes, *, nonce: bytes, feed: bytes) -> bool:
+        """Commit, and say whether the commit is safe."""
+        n, safety = standing.n + 1, self._store.safety
         without: frozenset[bytes] = frozenset()
         for _ in range(2):
             outcome = await commit(
@@ -351,7 +358,7 @@ class PartitionProjector:
                 nonce=nonce,
                 n=n,
                 entry=batch.last,
-                feed=encode_feed(told),
+                feed=feed,
                 commands=writes.commands(without),
                 safety=safety,
             )
@@ -371,7 +378,7 @@ class PartitionProjector:
             raise Lost
         if safety.has_mark:
             await self._mark(Mark(n, nonce), is_safe=outcome.is_safe)
-        return nonce, outcome.is_safe
+        return outcome.is_safe
 
     async def _mark(self, mark: Mark, *, is_safe: bool) -> None:
         """Let gateways tell of a commit. What fails here is done by `confirm`: the commit itself stands."""
@@ -429,16 +436,6 @@ def _characters(run: Run) -> int:
     """Count the longest texts of a run."""
     message = run.progress.message if run.progress is not None else None
     return len(run.error_message or "") + len(message or "") + sum(map(len, run.tags))
-
-
-def _told_characters(batch: Batch) -> int:
-    """Count the longest texts of what a batch tells the feed."""
-    return sum(
-        _characters(change.run)
-        + len(change.output or b"")
-        + (len(change.item.error_message or "") if change.item is not None else 0)
-        for change in batch.changes
-    )
 
 
 async def bring_outputs(readings: Sequence[Heard | DeadLetter], seen: Seen) -> dict[tuple[RunId, bytes], Parts]:

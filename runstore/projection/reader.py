@@ -123,6 +123,8 @@ def _rows(rows: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Row]:
 
 
 def _pairs(flat: Sequence[Any]) -> dict[bytes, bytes]:
+    if len(flat) == 2:
+        return {flat[0]: flat[1]}
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -136,9 +138,10 @@ def cut(rows: list[Row], *, most_entries: int, most_bytes: int) -> list[list[Row
     batches: list[list[Row]] = []
     size = 0
     for row in rows:
-        if not batches or len(batches[-1]) >= most_entries or size + row_bytes(row) > most_bytes:
+        row_size = row_bytes(row)
+        if not batches or len(batches[-1]) >= most_entries or size + row_size > most_bytes:
             batches.append([])
             size = 0
         batches[-1].append(row)
-        size += row_bytes(row)
+        size += row_size
     return batches

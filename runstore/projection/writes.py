@@ -79,10 +79,10 @@ def _write_run(
     if gone:
         writes.hdel(keys.run(packed), gone, run_id)
     if before is None:
-        _index(writes, keys, run_id, touched)
+        _index(writes, keys, packed, touched)
     was = before.run.status if before is not None else None
     if run.status is not was:
-        _move(writes, keys, run, was, touched.after.page)
+        _move(writes, keys, packed, touched, was)
     for ref in (run.output, run.late_output):
         if ref is not None and (before is None or ref not in (before.run.output, before.run.late_output)):
             part = inline.get((run_id, ref.token))
@@ -95,25 +95,27 @@ def _write_run(
         _offer(writes, keys, run, touched)
 
 
-def _index(writes: Writes, keys: PartitionKeys, run_id: RunId, touched: Touched) -> None:
-    packed, run, page = to_bytes(run_id), touched.after.run, touched.after.page
-    writes.zadd(keys.ids(run.project_name, packed.hex()), 0, packed, run_id)
-    writes.zadd(keys.page(run.project_name, page), run.created_ms, packed, run_id)
+def _index(writes: Writes, keys: PartitionKeys, packed: bytes, touched: Touched) -> None:
+    run, page = touched.after.run, touched.after.page
+    writes.zadd(keys.ids(run.project_name, run.run_id), 0, packed, run.run_id)
+    writes.zadd(keys.page(run.project_name, page), run.created_ms, packed, run.run_id)
 
 
-def _move(writes: Writes, keys: PartitionKeys, run: Run, was: Status | None, page: int) -> None:
-    packed, name, run_id = to_bytes(run.run_id), run.project_name, run.run_id
+def _move(writes: Writes, keys: PartitionKeys, packed: bytes, touched: Touched, was: Status | None) -> None:
+    run = touched.after.run
+    name, run_id = run.project_name, run.run_id
     if was is not None and was is not Status.SUCCESS:
         writes.zrem(keys.status(name, was), packed, run_id)
     if run.status is not Status.SUCCESS:
         writes.zadd(keys.status(name, run.status), run.created_ms, packed, run_id)
     if run.is_terminal:
-        writes.zrem(keys.queue(name), packed, run_id)
-        writes.zrem(keys.queue_deadlines, packed)
-        writes.zadd(keys.finished(name), end_ms(run), b"%d" % page, run_id, only_up=True)
+        if touched.before is not None:  # else it never waited for a worker
+            writes.zrem(keys.queue(name), packed, run_id)
+            writes.zrem(keys.queue_deadlines, packed)
+            writes.unlink(keys.request(packed))
+        writes.zadd(keys.finished(name), end_ms(run), b"%d" % touched.after.page, run_id, only_up=True)
         writes.zrem(keys.leases, packed)
         writes.zrem(keys.deadlines, packed)
-        writes.unlink(keys.request(packed))
         writes.unlink(keys.lease(packed))
         if run.run_number is not None or run.fingerprint:
             writes.xadd(keys.controls, MOST_SIGNALS, {b"id": packed, b"what": b"ended"})

@@ -35,6 +35,7 @@ from runstore.client.run import (
 from runstore.client.watch import Watch
 from runstore.core.errors import InvalidRequest
 from runstore.core.ids import parse_prefix, parse_run_id
+from runstore.telemetry import current_traceparent
 
 _T = TypeVar("_T")
 _MAX_HOLD_S: Final = 60
@@ -86,6 +87,7 @@ class AsyncClient:
         none is given.
 
         `traceparent` (W3C Trace Context) is the trace that the run belongs to: its model and those who watch see it.
+        Unset it is that of the current span, where the program records spans with OpenTelemetry.
 
         Units: `timeout_s` limits the run itself, `queue_timeout_s` its wait for a worker.
 
@@ -103,7 +105,7 @@ class AsyncClient:
             "run_id": run_id,
         }
         key = idempotency_key or (uuid4().hex if run_id is None else None)
-        headers = {"Idempotency-Key": key, "traceparent": traceparent}
+        headers = {"Idempotency-Key": key, "traceparent": traceparent or current_traceparent()}
         answer = await self._http.request(
             "POST",
             "/v1/runs",

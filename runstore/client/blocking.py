@@ -16,6 +16,7 @@ from runstore.client.http import Token
 from runstore.client.messages import Events
 from runstore.client.run import ListedRun, Output, Run, RunEvent, RunPage, RunToken
 from runstore.client.watch import Watch
+from runstore.telemetry import current_traceparent
 
 _T = TypeVar("_T")
 
@@ -63,7 +64,7 @@ class Client:
                 tags=tags,
                 run_id=run_id,
                 idempotency_key=idempotency_key,
-                traceparent=traceparent,
+                traceparent=traceparent or current_traceparent(),  # the thread that asks knows of no span
             )
         )
 

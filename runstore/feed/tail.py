@@ -18,6 +18,7 @@ from time import monotonic, time
 
 import msgspec
 
+from runstore import telemetry
 from runstore.core.cursor import Cursor, FeedSight, Place, Standing, certain_ms, judge
 from runstore.core.errors import CursorLost, RunstoreError, StoreUnavailable
 from runstore.core.event import EntryId
@@ -356,12 +357,20 @@ class FeedTail:
 
     def _measure(self, pushes: list[Push]) -> None:
         ended = [
-            push.item.ms for push in pushes if push.is_transition and push.item is not None and push.run.is_terminal
+            (push.item.ms, push.run)
+            for push in pushes
+            if push.is_transition and push.item is not None and push.run.is_terminal
         ]
-        if ended:
-            now_ms = time() * 1000
-            for at_ms in ended:
-                self.delay.observe(max(0.0, now_ms - at_ms) / 1000)
+        if not ended:
+            return
+        now_ms = time() * 1000
+        for at_ms, _ in ended:
+            self.delay.observe(max(0.0, now_ms - at_ms) / 1000)
+        if telemetry.is_on():
+            for at_ms, run in ended:
+                if run.traceparent is not None:
+                    told = {"run_id": run.run_id, "status": run.status.value}
+                    telemetry.begin("runstore.push", run.traceparent, kind="producer", start_ms=at_ms, **told).end()
 
     def _roll_back(self, places: dict[int, Place], *, lost: bool) -> None:
         self.rollbacks += 1

@@ -25,6 +25,7 @@ from runstore.gateway.body import read_body
 from runstore.gateway.context import CALLER, Services, services_of
 from runstore.gateway.headers import read_idempotency_key, read_trace, read_wait
 from runstore.gateway.runs import wait_for_end
+from runstore.telemetry import begin
 from runstore.wire.event import encode_event
 from runstore.wire.fields import read_fields
 from runstore.wire.record import Record
@@ -152,18 +153,19 @@ async def submit(services: Services, principal: Principal, submission: Submissio
             return _same(known, submission)
     await services.served.check(project_name, principal)
     run_id = run_id or RunId(str(uuid4()))
-    event = Event(
-        run_id=run_id,
-        status=Status.PENDING,
-        project_name=project_name,
-        commit_sha=_full(submission.request.commit_sha),
-        tags=submission.tags,
-        traceparent=submission.traceparent,
-        numbered=True,
-        request=submission.request,
-    )
-    entry_id = await services.store.log.append(run_id, encode_event(event), may_write=principal.projects)
-    await services.tail.passed(services.tail.partition_of(run_id), entry_id, services.config.fold_wait_s)
+    with begin("runstore.submit", submission.traceparent, kind="server", run_id=run_id, project=project_name) as span:
+        event = Event(
+            run_id=run_id,
+            status=Status.PENDING,
+            project_name=project_name,
+            commit_sha=_full(submission.request.commit_sha),
+            tags=submission.tags,
+            traceparent=span.traceparent or submission.traceparent,
+            numbered=True,
+            request=submission.request,
+        )
+        entry_id = await services.store.log.append(run_id, encode_event(event), may_write=principal.projects)
+        await services.tail.passed(services.tail.partition_of(run_id), entry_id, services.config.fold_wait_s)
     folded = await services.lookup.record(run_id)
     if folded is None:
         raise StoreUnavailable("the run could not be recorded: see the dead letters")

@@ -19,6 +19,7 @@ from runstore.gateway.answers import CURSOR, respond_json
 from runstore.gateway.body import read_body
 from runstore.gateway.context import Services, principal_of, services_of
 from runstore.gateway.headers import read_trace
+from runstore.telemetry import begin
 from runstore.wire.cursor import encode_cursor
 from runstore.wire.event import (
     Commit,
@@ -79,9 +80,10 @@ async def post_transition(request: web.Request) -> web.StreamResponse:
         raise InvalidRequest("the run_id in the body is another than the one in the address: leave it out")
     if event.event_id is None:
         event = msgspec.structs.replace(event, event_id=str(uuid4()))
-    if event.traceparent is None:
-        event = msgspec.structs.replace(event, traceparent=read_trace(request))
-    published = await services.commit(publish(services, principal, event, unknown_fields))
+    parent = event.traceparent or read_trace(request)
+    with begin("runstore.publish", parent, kind="server", run_id=run_id, status=event.status.value) as span:
+        event = msgspec.structs.replace(event, traceparent=span.traceparent or parent)
+        published = await services.commit(publish(services, principal, event, unknown_fields))
     return respond_json(encode(published), status=202, headers={CURSOR: published.cursor})
 
 

@@ -24,6 +24,7 @@ from runstore.publish.held import HeldStore
 from runstore.publish.spools import abandoned, spool_for
 from runstore.publish.track import AsyncTrack, TrackOptions
 from runstore.publish.tracked import Asked, TrackedRun
+from runstore.telemetry import current_traceparent
 
 _LOG: Final = logging.getLogger("runstore.publish")
 
@@ -90,6 +91,8 @@ class AsyncPublisher:
         """
         if told.get("project_name") is None and self.project is not None:
             told["project_name"] = self.project
+        if told.get("traceparent") is None:
+            told["traceparent"] = current_traceparent()
         published = await self.send(make_event(run_id, status, told))
         if acknowledged_within_s is not None and published.cursor is None:
             await self.flush(acknowledged_within_s)

@@ -20,6 +20,7 @@ from runstore.publish.config import PublisherConfig
 from runstore.publish.event import Told
 from runstore.publish.track import Story, TrackOptions, enter, keep_returned, leave
 from runstore.publish.tracked import TrackedRun, ending_of
+from runstore.telemetry import current_traceparent
 
 _LOG = logging.getLogger("runstore.publish")
 _P = ParamSpec("_P")
@@ -57,6 +58,8 @@ class Publisher:
     ) -> PublishedEvent:
         """Publish one event: see `AsyncPublisher.publish`."""
         publisher, background = self.here()
+        if told.get("traceparent") is None:
+            told["traceparent"] = current_traceparent()  # here: the thread that publishes knows of no span
         return background.run(publisher.publish(run_id, status, acknowledged_within_s=acknowledged_within_s, **told))
 
     def flush(self, timeout_s: float | None = None) -> None:

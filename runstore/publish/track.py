@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
+from runstore import telemetry
 from runstore.core.errors import RunstoreError
 from runstore.core.event import Event, Hold
 from runstore.core.ids import RunId, parse_run_id
@@ -84,6 +85,12 @@ class Story:
 
     def __init__(self, sender: Sender, options: TrackOptions, *, on_cancel: Callable[[], object] | None = None) -> None:
         self.run_id = parse_run_id(options.run_id) if options.run_id is not None else RunId(str(uuid4()))
+        # here and not in `begin`, which may run in another thread than the span that it lies beneath
+        told: dict[str, Any] = {"run_id": self.run_id, "project": options.project_name, "attempt": options.attempt}
+        self._span = telemetry.begin("runstore.track", options.traceparent, kind="consumer", **told)
+        self._has_begun = False
+        if self._span.traceparent is not None:
+            options = msgspec.structs.replace(options, traceparent=self._span.traceparent)
         self.run = TrackedRun(
             self.run_id, options.project_name, self._notify, traceparent=options.traceparent, on_cancel=on_cancel
         )
@@ -106,6 +113,7 @@ class Story:
         Raises: InvalidRequest, InvalidRunId.
         """
         self._loop = asyncio.get_running_loop()
+        self._has_begun = True
         event = make_event(self.run.run_id, Status.RUNNING, self._options.told())
         held = self.hold()
         try:
@@ -136,9 +144,11 @@ class Story:
         # where the beginning waits in the spool, the run is held by that when it comes
         hold = msgspec.structs.replace(self._hold, term_ms=0) if self._hold is not None else None
         await self._send(msgspec.structs.replace(event, hold=hold))
+        self._end_span(None)
 
     async def finish(self, ending: Ending) -> None:
         """Publish how it ended. Never raises, but for a cancellation, which does not stop the publishing."""
+        self._end_span(ending)
         task = asyncio.get_running_loop().create_task(self._finish(ending))
         self._sender.keep(task)
         await asyncio.shield(task)
@@ -155,6 +165,15 @@ class Story:
             await self._sender.let_go(self.run_id, drop=False)
         except Exception:  # noqa: BLE001 - it ends by itself
             _LOG.exception("lease_left", extra={"run_id": self.run.run_id})
+
+    def _end_span(self, ending: Ending | None) -> None:
+        if not self._has_begun:
+            return
+        if ending is not None:
+            self._span.note(status=ending.status.value)
+            if ending.status is not Status.SUCCESS:
+                self._span.fail(ending.status.value)
+        self._span.end()
 
     async def _stop_progress(self) -> None:
         self._next = None

@@ -20,6 +20,7 @@ import msgspec
 from runstore import AsyncPublisher, Status, StoreUnavailable
 from runstore.core.event import Event
 from runstore.dispatch import Claim, Dispatch, Released, Standing
+from runstore.telemetry import Span, begin
 from runstore_worker.config import Project, WorkerConfig
 from runstore_worker.ending import Ending, cancelled, failed, judge, with_output
 from runstore_worker.environment import model_environment
@@ -77,12 +78,14 @@ class Execution:
         self._work: asyncio.Task[Ending | None] | None = None
         self._command: asyncio.Task[Outcome] | None = None
         self._commit_sha: str | None = None
+        self._span = Span()
         self.outcome = ""
         """What became of it, as far as this worker is concerned: a terminal status, `lost` or `returned`."""
 
     async def run(self) -> None:
         """Execute the run and publish how it ended."""
         keeper = asyncio.create_task(self._keep(), name=f"runstore-lease-{self.claim.run_id}")
+        self._span = self._begin_span()
         try:
             ending = await self._ending()
             if ending is not None and (self._asked is Asked.STOP and ending.status is Status.CANCELLED):
@@ -95,6 +98,18 @@ class Execution:
             keeper.cancel()
             await asyncio.wait({keeper})
             self._tools.dispatch.forget(self.claim)
+            self._end_span()
+
+    def _begin_span(self) -> Span:
+        claim = self.claim
+        told: dict[str, Any] = {"run_id": claim.run_id, "project": claim.project.name, "attempt": claim.attempt}
+        return begin("runstore.execute", claim.request.traceparent, kind="consumer", **told)
+
+    def _end_span(self) -> None:
+        self._span.note(outcome=self.outcome or "not told")
+        if self.outcome != Status.SUCCESS:
+            self._span.fail(self.outcome or "not told")
+        self._span.end()
 
     def stop(self) -> None:
         """Terminate the command, for another attempt."""
@@ -172,7 +187,7 @@ class Execution:
                 outputs=outputs,
                 cwd=checkout,
                 project=self._project.env,
-                traceparent=self.claim.request.traceparent,
+                traceparent=self._span.traceparent or self.claim.request.traceparent,
             ),
             timeout_s=self.claim.timeout_s,
             grace_s=self._project.grace_s,

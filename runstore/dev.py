@@ -23,7 +23,7 @@ from runstore.engine import Engine, EngineConfig, EngineKind, belongs, running
 from runstore.engine import folder as data_folder
 from runstore.gateway import Gateway, GatewayConfig, JwtConfig
 from runstore.lifecycle import Service, ServiceEnded, started, until_any_ends
-from runstore.metrics import Numbers
+from runstore.metrics import MetricsServer, Numbers
 from runstore.projection.numbers import census_of
 from runstore.projection.numbers import numbers_of as of_projector
 from runstore.projector import Projector, ProjectorConfig
@@ -92,13 +92,13 @@ class Dev:
         projects: tuple[str, ...],
         services: list[Service],
         *,
-        gives_metrics: bool,
+        metrics_url: str,
     ) -> None:
         self.engine = engine
         self.endpoints = endpoints
         self.projects = projects
-        self.gives_metrics = gives_metrics
-        """Whether the gateway's `/metrics` answers everybody, for all the parts together."""
+        self.metrics_url = metrics_url
+        """Where the numbers of all the parts are given without a token; empty: nowhere."""
 
         self._services = services
 
@@ -150,8 +150,12 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         endpoints = Endpoints(url=gateway.url, ws_url=gateway.ws_url, token=token, redis_url=engine.redis_url)
         ours.publish(endpoints)
         services.append(_Watched(engine, config.data_dir))
-        is_open = config.gateway.metrics_access == "open"
-        yield Dev(engine, endpoints, tuple(sorted(projects)), services, gives_metrics=is_open)
+        metrics_url = f"{gateway.url}/metrics" if config.gateway.metrics_access == "open" else ""
+        if config.gateway.metrics_port is not None:
+            server = MetricsServer(numbers, config.gateway.metrics_host, config.gateway.metrics_port)
+            await stack.enter_async_context(started(server))
+            metrics_url = server.url
+        yield Dev(engine, endpoints, tuple(sorted(projects)), services, metrics_url=metrics_url)
 
 
 class _Watched:

@@ -47,6 +47,10 @@ def dev(
         bool, Parameter(name="--json", help="Print one line of JSON once ready, and nothing else.")
     ] = False,
     config: Config = None,
+    metrics_port: Annotated[
+        int | None, Parameter(help="One more port for /metrics, 0 for a free one; the gateway's own has it anyway.")
+    ] = None,
+    metrics_host: Annotated[str | None, Parameter(help="Address of that port; 127.0.0.1 unless told.")] = None,
     log_format: Annotated[
         journal.Format | None, Parameter(help="How the log file is written [RUNSTORE_LOG_FORMAT]; console unless told.")
     ] = None,
@@ -56,7 +60,12 @@ def dev(
     wanted = plan(
         settings,
         data_dir=data_dir,
-        gateway={"host": host, "port": check_port(port)},
+        gateway={
+            "host": host,
+            "port": check_port(port),
+            "metrics_port": metrics_port,
+            "metrics_host": metrics_host,
+        },
         token=token,
         redis_url=redis_url,
         with_worker=worker,
@@ -186,7 +195,7 @@ def _announce(running: "Dev", data_dir: Path) -> None:
         ("websocket", at.ws_url),
         ("token", at.token),
         ("redis", at.redis_url),
-        *((("metrics", f"{at.url}/metrics"),) if running.gives_metrics else ()),
+        *((("metrics", running.metrics_url),) if running.metrics_url else ()),
         ("projects", ", ".join(running.projects) or "none: no worker runs here"),
         ("data", str(data_dir)),
         ("log", str(data_dir / LOG)),

@@ -2,12 +2,12 @@
 
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
-from runstore.cli.exits import Trouble
 from runstore.cli.several import reserve_port
 from runstore.lifecycle import started
 from runstore.metrics import Board, MetricsServer, Numbers
+from runstore.metrics.server import CannotListen
 
 
 class Telling:
@@ -28,7 +28,7 @@ class Telling:
 def telling(host: str, port: int | None, processes: int) -> Iterator[Telling]:
     """Hold the port for processes that are yet to be forked, if there is one and they are several.
 
-    Raises: Trouble.
+    Raises: CannotListen.
     """
     told = Telling(host, port, processes)
     if port is None or processes == 1:
@@ -37,7 +37,7 @@ def telling(host: str, port: int | None, processes: int) -> Iterator[Telling]:
     try:
         reserved: socket.socket = reserve_port(host, port)
     except OSError as error:
-        raise taken(host, port, error) from None
+        raise CannotListen(host, port, error) from None
     with reserved:
         told.port = reserved.getsockname()[1]
         yield told
@@ -47,7 +47,7 @@ def telling(host: str, port: int | None, processes: int) -> Iterator[Telling]:
 async def given_out(told: Telling, seat: int) -> AsyncIterator[tuple[Numbers, MetricsServer | None]]:
     """Hold the numbers of one process, and its port, for the length of an `async with`.
 
-    Raises: Trouble where the port is taken.
+    Raises: CannotListen.
     """
     from runstore.adapters.counted import redis_numbers
 
@@ -58,22 +58,5 @@ async def given_out(told: Telling, seat: int) -> AsyncIterator[tuple[Numbers, Me
             yield numbers, None
         return
     server = MetricsServer(numbers, told.host, told.port, reuse_port=told.is_shared)
-    try:
-        await server.start()
-    except OSError as error:
-        raise taken(told.host, told.port, error) from None
-    try:
-        async with started(numbers):
-            yield numbers, server
-    finally:
-        with suppress(OSError):
-            await server.stop()
-
-
-def taken(host: str, port: int, error: OSError) -> Trouble:
-    """Say why the numbers cannot be given out there."""
-    import errno
-
-    if error.errno == errno.EADDRINUSE:
-        return Trouble(f"{host}:{port} is taken by another program: give another --metrics-port, or 0 for any free one")
-    return Trouble(f"cannot listen on {host}:{port} for metrics: {error.strerror or error}")
+    async with started(server), started(numbers):
+        yield numbers, server

@@ -4,10 +4,12 @@ It asks for no token, so it listens on loopback unless told otherwise; a request
 """
 
 import asyncio
+import errno
 import logging
 from contextlib import suppress
 from typing import Final
 
+from runstore.core.errors import InvalidRequest
 from runstore.metrics.board import Unreadable
 from runstore.metrics.numbers import Numbers
 
@@ -17,6 +19,18 @@ _ANSWER_S: Final = 30.0
 _MOST_AT_ONCE: Final = 32
 _TEXT: Final = "text/plain; charset=utf-8"
 _log = logging.getLogger("runstore.metrics")
+
+
+class CannotListen(InvalidRequest):
+    """The numbers cannot be given out at the address that was set."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        at = f"{host}:{port}"
+        super().__init__(
+            f"{at} is taken by another program: give another --metrics-port, or 0 for any free one"
+            if error.errno == errno.EADDRINUSE
+            else f"cannot listen on {at} for metrics: {error.strerror or error}"
+        )
 
 
 class MetricsServer:
@@ -37,10 +51,13 @@ class MetricsServer:
         return f"http://[{host}]:{self._port}/metrics" if ":" in host else f"http://{host}:{self._port}/metrics"
 
     async def start(self) -> None:
-        """Begin to answer. Raises: OSError where the address is taken."""
-        self._server = await asyncio.start_server(
-            self._take, self._host, self._port, limit=_HEAD_BYTES, reuse_port=self._reuse_port or None
-        )
+        """Begin to answer. Raises: CannotListen."""
+        try:
+            self._server = await asyncio.start_server(
+                self._take, self._host, self._port, limit=_HEAD_BYTES, reuse_port=self._reuse_port or None
+            )
+        except OSError as error:
+            raise CannotListen(self._host, self._port, error) from None
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -109,7 +109,7 @@ async def test_callers_over_a_limit_and_readers_too_slow_are_counted(redis_url: 
         async with stuck(stage):
             counts = stage.gateway.services.counts
             while not counts.slow_readers:
-                await stage.publish(new_run(), "failed", error_message="x" * 4000)
+                await stage.publish(new_run(), "failed", error_message="x" * 100_000)
         for _ in range(40):
             await stage.get("/v1/runs")
         read = await scraped(stage)

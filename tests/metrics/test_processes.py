@@ -58,6 +58,17 @@ def test_each_role_tells_its_numbers_on_a_port_of_its_own_and_several_processes_
             assert service.end() == 0, service.stderr
 
 
+def test_dev_tells_the_numbers_of_all_its_parts_together(tmp_path: Path) -> None:
+    with started("dev", "--port", "0", folder=tmp_path) as dev:
+        read = parsed(fetched(dev.url + "/metrics"))
+
+    assert number(read, "runstore_ready") == number(read, "runstore_feed_connected") == 1
+    assert number(read, "runstore_projector_partitions") == 16
+    assert number(read, "runstore_worker_slots") == 2
+    assert number(read, "runstore_redis_memory_bytes") > 0
+
+
+@pytest.mark.slow
 def test_a_port_for_numbers_that_is_taken_is_told(tmp_path: Path, redis_url: str) -> None:
     at = ("--redis-url", redis_url)
     with started("projector", "--metrics-port", "0", *at, folder=tmp_path) as projector:

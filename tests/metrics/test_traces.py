@@ -65,6 +65,7 @@ def trace_of(span: dict[str, Any]) -> str:
     return str(span["context"]["trace_id"]).removeprefix("0x")
 
 
+@pytest.mark.slow
 @PATIENT
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 def test_a_run_is_one_trace_from_the_request_through_the_worker_to_the_push(tmp_path: Path, redis_url: str) -> None:

@@ -1,5 +1,6 @@
 """What is to be counted in some partitions of a store now and then: what waits, what is held, what is dead."""
 
+import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
@@ -17,6 +18,8 @@ from runstore.wire.keys import PartitionKeys
 MOST_PROJECTS: Final = 1_000
 OPEN: Final = (Status.PENDING, Status.RUNNING)
 _AT_ONCE: Final = 500
+_PARTS_AT_ONCE: Final = 8
+"""Well below the connections that there are, which commits need."""
 _NOT_TOLD_S: Final = 60.0
 
 
@@ -50,8 +53,9 @@ class Counting:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         census = Census()
         parts = [self._store.meta.keys[partition] for partition in partitions]
-        for keys in parts:
-            await _count(self._client, keys, census, now_ms)
+        for first in range(0, len(parts), _PARTS_AT_ONCE):
+            some = parts[first : first + _PARTS_AT_ONCE]
+            await asyncio.gather(*(_count(self._client, keys, census, now_ms) for keys in some))
         census.open_runs = await _open_runs(self._client, parts)
         await self._weigh(census)
         return census
@@ -79,7 +83,7 @@ class Counting:
 
 async def _count(client: StoreClient, keys: PartitionKeys, census: Census, now_ms: int) -> None:
     entry = await client.execute_command("HGET", keys.cursor, "entry")
-    waiting, oldest_ms = await behind_of(client, keys, entry)
+    waiting, oldest_ms, _ = await behind_of(client, keys, entry)
     pipe = client.pipeline(transaction=False)
     pipe.execute_command("XLEN", keys.dead)
     pipe.execute_command("ZCARD", keys.leases)

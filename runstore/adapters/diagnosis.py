@@ -4,7 +4,7 @@ Nothing is created in a Redis that holds no store yet, and a replica is looked a
 """
 
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -23,11 +23,23 @@ from runstore.wire.keys import META, PROJECTORS, PartitionKeys
 COUNTED: Final = 1_000
 """Entries that are counted behind a cursor, and no more."""
 
+_READ_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of entries that are read for that, and no more."""
+
 _BEHIND: Final = Script("""
-local rows = redis.pcall('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', tonumber(ARGV[2]))
--- nothing can lie behind the largest id, and a server calls it an error to ask
-if rows.err or #rows == 0 then return {0, ''} end
-return {#rows, rows[1][1]}
+-- a server gives entries whole, so their number is found by reading them: few at once, and no more once they are large
+local number, size, page, after, first = 0, 0, 1, ARGV[1], ''
+while number < tonumber(ARGV[2]) and size < tonumber(ARGV[3]) do
+  local rows = redis.pcall('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', math.min(page, tonumber(ARGV[2]) - number))
+  -- nothing can lie behind the largest id, and a server calls it an error to ask
+  if rows.err or #rows == 0 then return {number, first, 1} end
+  if number == 0 then first = rows[1][1] end
+  for _, row in ipairs(rows) do
+    for _, text in ipairs(row[2]) do size = size + #text end
+  end
+  number, after, page = number + #rows, rows[#rows][1], math.min(page * 2, 64)
+end
+return {number, first, 0}
 """)
 
 
@@ -42,13 +54,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 class PartitionSeen(msgspec.Struct, frozen=True, kw_only=True):
     """One partition. `trouble` set: it could not be read, and the rest says nothing.
 
-    Units: `behind` counts events that wait for a projector, up to `COUNTED`; times are the store's.
+    Units: `behind` counts events that wait for a projector, up to `COUNTED` and fewer where they are large, as
+    `behind_is_all` says; times are the store's.
     """
 
     partition: int
     trouble: str = ""
     last_ms: int = 0
     behind: int = 0
+    behind_is_all: bool = True
     oldest_waiting_ms: int | None = None
     dead: int = 0
     newest_dead: DeadLetter | None = None
@@ -166,13 +180,14 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
     """Read one partition. Raises: nothing that is about this partition alone."""
     try:
         entry = await client.execute_command("HGET", keys.cursor, "entry")
-        behind, oldest_ms = await behind_of(client, keys, entry)
+        behind = await behind_of(client, keys, entry)
         last = parse_entry_id(await LOG_END.run(client, [keys.events], []))
         return PartitionSeen(
             partition=keys.partition,
             last_ms=last.ms,
-            behind=behind,
-            oldest_waiting_ms=oldest_ms,
+            behind=behind.events,
+            behind_is_all=behind.is_all,
+            oldest_waiting_ms=behind.oldest_ms,
             dead=await client.execute_command("XLEN", keys.dead),
             newest_dead=_dead(await client.execute_command("XREVRANGE", keys.dead, "+", "-", "COUNT", 1)),
             oldest_lease_ms=await _least(client, keys.leases),
@@ -186,13 +201,21 @@ async def _partition(client: StoreClient, keys: PartitionKeys) -> PartitionSeen:
         return PartitionSeen(partition=keys.partition, trouble=str(error)[:200])
 
 
-async def behind_of(client: StoreClient, keys: PartitionKeys, entry: bytes | None) -> tuple[int, int | None]:
-    """Count the events behind an entry, up to `COUNTED`, and say when the oldest of them came.
+class Behind(NamedTuple):
+    """The events behind an entry, as far as they were counted: `is_all` says whether that is all of them.
 
-    Units: milliseconds by the store's clock.
+    Units: `oldest_ms` is when the oldest came, in milliseconds by the store's clock.
     """
-    behind, oldest = await _BEHIND.run(client, [keys.events], [entry or b"0-0", COUNTED])
-    return behind, parse_entry_id(oldest).ms if oldest else None
+
+    events: int
+    oldest_ms: int | None
+    is_all: bool
+
+
+async def behind_of(client: StoreClient, keys: PartitionKeys, entry: bytes | None) -> Behind:
+    """Count the events behind an entry, up to `COUNTED`, and fewer where they are large."""
+    events, oldest, is_all = await _BEHIND.run(client, [keys.events], [entry or b"0-0", COUNTED, _READ_BYTES])
+    return Behind(events, parse_entry_id(oldest).ms if oldest else None, bool(is_all))
 
 
 async def _unsafe_ms(client: StoreClient, keys: PartitionKeys) -> int | None:

@@ -10,7 +10,7 @@ from runstore.core.errors import StoreUnavailable
 from runstore.wire.keys import PAGE_RUNS, PartitionKeys
 
 _A_DAY_MS: Final = 86_400_000
-_LEAST_MS: Final = 3_600_000
+_LEAST_MS: Final = 6 * 3_600_000
 _MOST_LISTS: Final = 20_000
 """Lists of pages, one a project and partition, that are looked at."""
 

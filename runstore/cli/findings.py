@@ -87,7 +87,8 @@ def _lag(seen: StoreSeen) -> Finding:
         waiting = sum(part.behind for part in seen.partitions)
         return well("lag", f"{waiting} events wait" if waiting else "no event waits")
     worst = max(late, key=lambda part: _age(part.oldest_waiting_ms, seen))
-    many = f"{COUNTED} or more" if worst.behind >= COUNTED else str(worst.behind)
+    is_all = worst.behind_is_all and worst.behind < COUNTED
+    many = str(worst.behind) if is_all else f"{worst.behind} or more"
     return ill(
         "lag",
         f"{_named(late)} lag behind; in {worst.partition} {many} events wait, the oldest for "

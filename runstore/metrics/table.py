@@ -115,7 +115,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge(
         "projector",
         "runstore_projector_lag_entries",
-        "Events in the log that are not folded, at most 1000 a partition.",
+        "Events in the log that are not folded, at most 1000 a partition, and fewer where they are large.",
     ),
     _gauge(
         "projector",

@@ -212,6 +212,20 @@ async def test_a_look_sees_what_waits_and_what_is_overdue(store: RedisStore, any
     assert (part.oldest_lease_ms, part.oldest_deadline_ms) == (1000, 3000)
 
 
+async def test_large_events_that_wait_are_not_all_read_to_be_counted(store: RedisStore, any_redis_url: str) -> None:
+    for partition, size, many in ((0, 10, 300), (1, 1024 * 1024, 20)):
+        pipe = store.client.pipeline(transaction=False)
+        for _ in range(many):
+            pipe.execute_command("XADD", store.meta.keys[partition].events, "*", "event", b"x" * size)
+        await pipe.execute()
+
+    small, large = (await look(any_redis_url)).partitions[:2]
+
+    assert (small.behind, small.behind_is_all) == (300, True)
+    assert 4 <= large.behind < 20
+    assert not large.behind_is_all
+
+
 async def test_a_look_sees_a_stream_poisoned_by_a_far_future_id(real_store: RedisStore, redis_url: str) -> None:
     await real_store.client.execute_command("XADD", real_store.meta.keys[2].events, f"{NOW * 3}-0", "event", b"{}")
     await Projector(real_store).drain()

@@ -82,5 +82,5 @@ class Readiness:
         here = self._tail.place(partition).n
         self._untold += max(0, end - here)
         seen = self._ends.get(partition)
-        if seen is None or here >= seen[0]:
+        if seen is None or here >= seen[0] or end < seen[0]:  # the last: the feed was taken back, or began anew
             self._ends[partition] = end, time.monotonic()

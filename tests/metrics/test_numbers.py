@@ -242,3 +242,21 @@ async def _redis() -> str:
     numbers = Numbers()
     numbers.add(redis_numbers)
     return (await numbers.expose())[0].decode()
+
+
+async def test_a_gateway_that_follows_no_longer_says_how_much_of_the_feed_it_has_not_told(stage: Stage) -> None:
+    readiness = stage.gateway.services.readiness
+    await stage.tail.stop()
+    for _ in range(3):
+        await append(stage.store, {"run_id": new_run(), "status": "success", "project_name": "forecasts"})
+
+    async def sees_them() -> bool:
+        await readiness.turn()
+        return readiness.untold_entries >= 1
+
+    await until(sees_them)
+    read = await scraped(stage)
+
+    assert number(read, "runstore_feed_lag_entries") >= 1
+    assert number(read, "runstore_feed_lag_seconds") > 0
+    assert number(read, "runstore_feed_connected") == number(read, "runstore_ready") == 0

@@ -178,9 +178,11 @@ class Projector:
         found = await reader.read(places, wait_ms)
         for partition, reason in found.unreadable.items():
             self._pause(partition, StoreUnavailable(f"the log of partition {partition} cannot be read: {reason}"))
-        counts = await asyncio.gather(*(self._project(partition, rows) for partition, rows in found.rows.items()))
-        self.entries_folded += sum(counts)
-        return sum(counts)
+        work = [self._project(partition, rows) for partition, rows in found.rows.items()]
+        # a task for one alone would only let it begin later
+        folded = await work[0] if len(work) == 1 else sum(await asyncio.gather(*work))
+        self.entries_folded += folded
+        return folded
 
     async def drain(self) -> int:
         """Take turns until nothing is left to read, and return how many entries were committed."""

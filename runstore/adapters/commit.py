@@ -16,7 +16,6 @@ import msgspec
 from runstore.adapters.connection import Script, StoreClient
 from runstore.adapters.durability import Safety
 from runstore.core.event import EntryId
-from runstore.core.ids import RunId
 from runstore.wire.keys import PartitionKeys
 
 MOST_ARGUMENTS: Final = 2000
@@ -79,51 +78,46 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Writes:
-    """The writes of one commit, those to one key grouped into one command, and which runs each key is written for."""
+    """The writes of one commit, those to one key grouped into one command."""
 
     def __init__(self) -> None:
-        self._owned: list[tuple[bytes, RunId]] = []
         self._hset: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        self._zadd: defaultdict[tuple[bytes, bool], list[bytes]] = defaultdict(list)
+        self._zadd: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self._raised: defaultdict[bytes, dict[bytes, int]] = defaultdict(dict)
         self._removals: defaultdict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
         self._set: list[bytes] = []
         self._other: list[list[bytes]] = []
         self._unlink: list[bytes] = []
         self._new: set[bytes] = set()
 
-    def owners(self, key: bytes) -> set[RunId]:
-        """Name the runs that a key is written for."""
-        return {owner for owned, owner in self._owned if owned == key}
+    def checked(self) -> set[bytes]:
+        """Name the keys that must be of the right type, but for streams."""
+        return {*self._hset, *self._zadd, *self._raised, *(key for _, key in self._removals)}
 
-    def hset(self, key: bytes, fields: Mapping[bytes, bytes], owner: RunId | None = None) -> None:
+    def hset(self, key: bytes, fields: Mapping[bytes, bytes]) -> None:
         """Set fields of a hash."""
-        if owner is not None:
-            self._owned.append((key, owner))
-        flat = self._hset[key]
-        for item in fields.items():
-            flat += item
+        self._hset[key].extend(chain.from_iterable(fields.items()))
 
-    def begin(self, key: bytes, fields: Mapping[bytes, bytes], owner: RunId | None = None) -> None:
+    def begin(self, key: bytes, fields: Mapping[bytes, bytes]) -> None:
         """Set fields of a hash that is not there yet: where it is, the whole commit is not done."""
         self._new.add(key)
-        self.hset(key, fields, owner)
+        self.hset(key, fields)
 
-    def hdel(self, key: bytes, fields: Iterable[bytes], owner: RunId | None = None) -> None:
+    def hdel(self, key: bytes, fields: Iterable[bytes]) -> None:
         """Remove fields of a hash."""
-        if owner is not None:
-            self._owned.append((key, owner))
         self._removals[b"HDEL", key].extend(fields)
 
-    def zadd(self, key: bytes, score: int, member: bytes, owner: RunId | None = None, *, only_up: bool = False) -> None:
-        """Put a member into a sorted set; with `only_up` a score that is there never falls."""
-        if owner is not None:
-            self._owned.append((key, owner))
-        self._zadd[key, only_up].extend((b"%d" % score, member))
+    def zadd(self, key: bytes, score: int, member: bytes) -> None:
+        """Put a member into a sorted set."""
+        self._zadd[key] += (b"%d" % score, member)
 
-    def zrem(self, key: bytes, member: bytes, owner: RunId | None = None) -> None:
+    def zadd_up(self, key: bytes, score: int, member: bytes) -> None:
+        """Put a member into a sorted set; a score that is there never falls."""
+        raised = self._raised[key]
+        raised[member] = max(score, raised.get(member, 0))
+
+    def zrem(self, key: bytes, member: bytes) -> None:
         """Take a member out of a sorted set."""
-        if owner is not None:
-            self._owned.append((key, owner))
         self._removals[b"ZREM", key].append(member)
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -150,8 +144,11 @@ class Writes:
         for key, flat in self._hset.items():
             names = chain((b"NEW" if key in self._new else b"HSET",), repeat(b"HSET"))
             found += [[name, key, *part] for name, part in zip(names, _pieces(flat), strict=False)]
-        for (key, only_up), flat in self._zadd.items():
-            found += [[b"ZADD", key, *((b"GT",) if only_up else ()), *part] for part in _pieces(flat)]
+        for key, flat in self._zadd.items():
+            found += [[b"ZADD", key, *part] for part in _pieces(flat)]
+        for key, scores in self._raised.items():
+            flat = [part for member, score in scores.items() for part in (b"%d" % score, member)]
+            found += [[b"ZADD", key, b"GT", *part] for part in _pieces(flat)]
         for (name, key), members in self._removals.items():
             found += [[name, key, *part] for part in _pieces(members)]
         found += [[b"UNLINK", *part] for part in _pieces(self._unlink)]

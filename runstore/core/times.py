@@ -18,7 +18,8 @@ def to_iso(at_us: int) -> str:
 def from_datetime(at: datetime) -> int:
     """Count the microseconds of an aware time; a naive one is taken as UTC."""
     aware = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    return (aware - _ZERO) // _MICROSECOND
+    since = aware - _ZERO
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_iso(text: str) -> int:

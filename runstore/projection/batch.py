@@ -42,11 +42,13 @@ class Batch(msgspec.Struct, kw_only=True):
 
     def abandoned(self) -> list[tuple[RunId, OutputRef]]:
         """Return the outputs that were told of and that no run keeps."""
-        return [(run_id, ref) for run_id, ref in self.told if ref.token not in self._kept(run_id)]
+        return [(run_id, ref) for run_id, ref in self.told if not self._keeps(run_id, ref.token)]
 
-    def _kept(self, run_id: RunId) -> set[bytes]:
+    def _keeps(self, run_id: RunId, token: bytes) -> bool:
         run = self.touched[run_id].after.run
-        return {ref.token for ref in (run.output, run.late_output) if ref is not None}
+        return (run.output is not None and run.output.token == token) or (
+            run.late_output is not None and run.late_output.token == token
+        )
 
 
 def fold_batch(
@@ -98,13 +100,13 @@ def _fold_one(
     batch.counts["applied" if isinstance(outcome, Applied) else "ignored"] += 1
     if touched is None:
         page = before.page if before is not None else _begin(batch, outcome.run, counts)
-        touched = Touched(before=before, after=Record(outcome.run, n, page), items=[])
-        batch.touched[event.run_id] = touched
+        touched = batch.touched[event.run_id] = Touched(before=before, after=Record(outcome.run, n, page), items=[])
         if before is None:
             touched.request = event.request
             if event.numbered:
                 batch.numbered.append((outcome.run.project_name, event.run_id))
-    touched.after = Record(outcome.run, n, touched.after.page)
+    else:
+        touched.after = Record(outcome.run, n, touched.after.page)
     if outcome.item is not None:
         touched.items.append(outcome.item)
     if event.output_ref is not None:

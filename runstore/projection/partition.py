@@ -26,7 +26,7 @@ from runstore.core.run import Run
 from runstore.core.status import TERMINAL, Status
 from runstore.projection.batch import Batch, fold_batch
 from runstore.projection.reading import DEAD_EVENT_BYTES, DeadLetter, Heard, read_entry
-from runstore.projection.writes import optional_keys, write_batch
+from runstore.projection.writes import optional_keys, owners_of, write_batch
 from runstore.wire.feed import FeedEntry, Mark, encode_feed
 from runstore.wire.record import Record
 
@@ -370,7 +370,7 @@ class PartitionProjector:
         if outcome.verdict is Verdict.KNOWN:
             raise Guessed
         if outcome.verdict is Verdict.WRONG:
-            self._blame(wrong - optional_keys(self._keys), writes)
+            self._blame(wrong - optional_keys(self._keys), batch, standing)
         if outcome.verdict is Verdict.FEED and not any(b"equal or smaller" in said for said in outcome.about):
             raise StoreUnavailable(f"partition {self._partition} takes no commit: {outcome.about!r}")
         if outcome.verdict is not Verdict.DONE:
@@ -391,8 +391,8 @@ class PartitionProjector:
             reason = error.detail
         _log.warning("commit_not_marked", extra={"partition": self._partition, "n": mark.n, "reason": reason})
 
-    def _blame(self, wrong: frozenset[bytes], writes: Writes) -> None:
-        owners = {run_id: key for key in wrong for run_id in writes.owners(key)}
+    def _blame(self, wrong: frozenset[bytes], batch: Batch, standing: Standing) -> None:
+        owners = owners_of(self._keys, batch, wrong, counts=standing.counts)
         if not owners:
             raise StoreUnavailable(f"keys of the wrong type hold up partition {self._partition}: {sorted(wrong)!r}")
         for run_id, key in owners.items():

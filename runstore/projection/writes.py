@@ -1,6 +1,7 @@
 """What a folded batch writes: run hashes, indexes of look-ups and listings, the queue, dead letters and counters."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -61,6 +62,21 @@ def write_batch(
     return writes
 
 
+def owners_of(
+    keys: PartitionKeys, batch: Batch, wrong: Collection[bytes], *, counts: Mapping[str, int]
+) -> dict[RunId, bytes]:
+    """Name the runs of a batch that some of the keys would be written for, each with such a key."""
+    owners: dict[RunId, bytes] = {}
+    counted = Counter(counts)
+    for run_id, touched in batch.touched.items():
+        alone = Batch(last=batch.last, touched={run_id: touched})
+        written = write_batch(keys, alone, counts=counted, stats={}, inline={}).checked()
+        for key in written.intersection(wrong):
+            owners[run_id] = key
+        counted[touched.after.run.project_name] += touched.before is None
+    return owners
+
+
 def _write_run(
     writes: Writes,
     keys: PartitionKeys,
@@ -73,11 +89,13 @@ def _write_run(
     packed, run, before = to_bytes(run_id), touched.after.run, touched.before
     fields, gone = changed_fields(before, touched.after)
     first = before.run.events if before is not None else 0
-    history = {b"%d" % (first + place): encode_item(item) for place, item in enumerate(touched.items)}
+    for place, item in enumerate(touched.items, first):
+        fields[b"%d" % place] = encode_item(item)
     put = writes.begin if is_guess and before is None else writes.hset
-    put(keys.run(packed), fields | history, run_id)
+    key = keys.run(packed)
+    put(key, fields)
     if gone:
-        writes.hdel(keys.run(packed), gone, run_id)
+        writes.hdel(key, gone)
     if before is None:
         _index(writes, keys, packed, touched)
     was = before.run.status if before is not None else None
@@ -97,23 +115,23 @@ def _write_run(
 
 def _index(writes: Writes, keys: PartitionKeys, packed: bytes, touched: Touched) -> None:
     run, page = touched.after.run, touched.after.page
-    writes.zadd(keys.ids(run.project_name, run.run_id), 0, packed, run.run_id)
-    writes.zadd(keys.page(run.project_name, page), run.created_ms, packed, run.run_id)
+    writes.zadd(keys.ids(run.project_name, run.run_id), 0, packed)
+    writes.zadd(keys.page(run.project_name, page), run.created_ms, packed)
 
 
 def _move(writes: Writes, keys: PartitionKeys, packed: bytes, touched: Touched, was: Status | None) -> None:
     run = touched.after.run
-    name, run_id = run.project_name, run.run_id
+    name = run.project_name
     if was is not None and was is not Status.SUCCESS:
-        writes.zrem(keys.status(name, was), packed, run_id)
+        writes.zrem(keys.status(name, was), packed)
     if run.status is not Status.SUCCESS:
-        writes.zadd(keys.status(name, run.status), run.created_ms, packed, run_id)
+        writes.zadd(keys.status(name, run.status), run.created_ms, packed)
     if run.is_terminal:
         if touched.before is not None:  # else it never waited for a worker
-            writes.zrem(keys.queue(name), packed, run_id)
+            writes.zrem(keys.queue(name), packed)
             writes.zrem(keys.queue_deadlines, packed)
             writes.unlink(keys.request(packed))
-        writes.zadd(keys.finished(name), end_ms(run), b"%d" % touched.after.page, run_id, only_up=True)
+        writes.zadd_up(keys.finished(name), end_ms(run), b"%d" % touched.after.page)
         writes.zrem(keys.leases, packed)
         writes.zrem(keys.deadlines, packed)
         writes.unlink(keys.lease(packed))
@@ -126,7 +144,7 @@ def _offer(writes: Writes, keys: PartitionKeys, run: Run, touched: Touched) -> N
     assert request is not None
     told = request_json(msgspec.structs.replace(request, traceparent=run.traceparent))
     writes.put(keys.request(packed), _ENCODER.encode(told))
-    writes.zadd(keys.queue(run.project_name), run.created_ms, packed, run.run_id)
+    writes.zadd(keys.queue(run.project_name), run.created_ms, packed)
     if request.queue_timeout_s is not None:
         writes.zadd(keys.queue_deadlines, run.created_ms + round(request.queue_timeout_s * 1000), packed)
     writes.xadd(keys.offers, MOST_SIGNALS, {b"id": packed, b"project": run.project_name.encode()})
@@ -142,11 +160,11 @@ def end_ms(run: Run) -> int:
 
 def _begin_pages(writes: Writes, keys: PartitionKeys, batch: Batch, counts: Mapping[str, int]) -> None:
     places: dict[str, int] = {}
-    for run_id, touched in batch.touched.items():
+    for touched in batch.touched.values():
         if touched.before is None:
             name = touched.after.run.project_name
             place = places.get(name, counts.get(name, 0))
             if place % PAGE_RUNS == 0:
                 page = b"%d" % (place // PAGE_RUNS)
-                writes.zadd(keys.pages(name), touched.after.run.created_ms, page, run_id)
+                writes.zadd(keys.pages(name), touched.after.run.created_ms, page)
             places[name] = place + 1

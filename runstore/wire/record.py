@@ -152,10 +152,18 @@ _PLAIN: Final = [1, "", None, None, None]
 
 def encode_item(item: HistoryItem) -> bytes:
     """Write one history item: most tell nothing beyond what became of the run and when."""
+    code = _NUMBERS[item.status]
+    if (
+        item.attempt == 1
+        and not item.ignored
+        and item.worker is None
+        and item.error_message is None
+        and item.event_id is None
+    ):
+        return _PACK.encode((item.ms, item.seq, code, item.at_us - item.ms * 1000))
     rest = [item.attempt, item.ignored, item.worker, item.error_message, item.event_id]
     while rest and rest[-1] == _PLAIN[len(rest) - 1]:
         rest.pop()
-    code = _NUMBERS[item.status]
     return _PACK.encode([item.ms, item.seq, code, item.at_us - item.ms * 1000, *rest])
 
 

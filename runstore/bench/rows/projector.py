@@ -55,10 +55,9 @@ async def fold(store: RedisStore) -> tuple[float, float]:
     projector = Projector(store, ProjectorConfig(block_ms=10))
     wall, cpu = time.perf_counter(), time.process_time()
     async with projector:
-        while projector.entries_folded < left:
-            await asyncio.sleep(0.001)  # noqa: ASYNC110 - it tells nobody how far it is
-        took = time.perf_counter() - wall, time.process_time() - cpu
-    return took
+        while projector.entries_folded < left:  # noqa: ASYNC110 - it tells nobody how far it is
+            await asyncio.sleep(0.001)
+        return time.perf_counter() - wall, time.process_time() - cpu
 
 
 async def _events(store: RedisStore) -> int:

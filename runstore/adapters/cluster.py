@@ -33,16 +33,9 @@ _PAUSE_S: Final = 0.02
 _MOST_REDIRECTS: Final = 8
 _WAITS: Final = frozenset({"WAIT", "WAITAOF"})
 _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
-_KEYLESS: Final = frozenset({"PING", "TIME", "INFO", "ROLE", "CONFIG", "SCRIPT LOAD"})
+_KEYLESS: Final = frozenset({"PING", "TIME", "INFO", "ROLE", "CONFIG", "SCRIPT LOAD", "SCRIPT EXISTS"})
 _OF_EACH: Final = frozenset({"SCAN", "KEYS", "DBSIZE", "RANDOMKEY", "FLUSHALL", "FLUSHDB"})
 _PUT_OFF: Final = (TryAgainError, ClusterDownError)
-
-
-class _EveryScript(set[str]):
-    """No script is loaded beforehand: a server that does not know one is sent it whole."""
-
-    def __contains__(self, sha: object) -> bool:
-        return True
 
 
 class ClusterClient(StoreClient):
@@ -55,7 +48,6 @@ class ClusterClient(StoreClient):
         self._clients: dict[Node, StoreClient] = {}
         self._seeds = tuple(nodes)
         super().__init__(self.at(self._seeds[0]).connection_pool, timeout_s)  # type: ignore[arg-type]
-        self.scripts = _EveryScript()
         self._patience_s = min(MOST_PATIENCE_S, timeout_s)
         self._slots: dict[int, Node] = {}
         self._is_stale = True
@@ -75,6 +67,11 @@ class ClusterClient(StoreClient):
     async def of_server(self, key: bytes | str) -> StoreClient:
         """Return a client for the server that holds a key. Raises: StoreUnavailable."""
         return self.at(await self.holder(key))
+
+    async def servers(self) -> Sequence[StoreClient]:
+        """Return a client for each primary. Raises: StoreUnavailable."""
+        await self._look()
+        return [self.at(node) for node in sorted(self.primaries)]
 
     async def holder(self, key: bytes | str) -> Node:
         """Return the server that holds a key.

@@ -22,6 +22,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -37,6 +38,14 @@ from runstore.core.errors import InvalidRequest, StoreUnavailable
 MAX_BLOCK_MS: Final = 30_000
 """The longest that one blocking read may wait for; longer waits are made of several."""
 
+NOT_LOADED_S: Final = 2.0
+"""How long a user who may send no scripts waits for a projector to load one; projectors look twice in it at least."""
+
+_NOT_LOADED_PAUSE_S: Final = 0.05
+_NOT_LOADED: Final = (
+    "this user may run no scripts but those that a projector has loaded, and Redis does not know this one: "
+    "start `runstore projector` of this version"
+)
 _LONG_COMMANDS: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "XADD", "XREAD"})
 _MOST_OPTIONS: Final = 8
 ASK_EVERY_S: Final = 2.0
@@ -107,14 +116,13 @@ def _block_ms(args: Sequence[Any]) -> int:
 
 
 class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
-    """A client whose failures are StoreUnavailable. `scripts` holds the hashes of scripts that were loaded."""
+    """A client whose failures are StoreUnavailable."""
 
     is_cluster = False
 
     def __init__(self, pool: BlockingConnectionPool, timeout_s: float) -> None:
         super().__init__(connection_pool=pool)
         self._timeout_s = timeout_s
-        self.scripts: set[str] = set()
         self._begun: set[asyncio.Task[Any]] = set()
         self._ends: list[Callable[[], Awaitable[None]]] = []
 
@@ -136,6 +144,10 @@ class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
         Raises: StoreUnavailable.
         """
         return self
+
+    async def servers(self) -> Sequence["StoreClient"]:
+        """Return a client for each server that takes writes. Raises: StoreUnavailable."""
+        return [self]
 
     def on_shut(self, end: Callable[[], Awaitable[None]]) -> None:
         """Call this when the client is shut."""
@@ -411,7 +423,11 @@ def check_role(role: Any) -> None:
 
 
 class Script:
-    """A Lua script: loaded once for each client, run by its hash, sent whole where the server has forgotten it."""
+    """A Lua script: run by its hash, sent whole where the server does not know it.
+
+    A user who may not send scripts runs those that a projector has loaded (`scripts`), and waits a moment for it where
+    a server that was started anew knows none yet.
+    """
 
     def __init__(self, lua: str) -> None:
         self.lua = lua
@@ -419,13 +435,23 @@ class Script:
 
     async def run(self, client: StoreClient, keys: Sequence[bytes | str], args: Sequence[bytes | str | int]) -> Any:
         """Run the script. Raises: StoreUnavailable."""
-        if self.sha not in client.scripts:
-            await client.execute_command("SCRIPT LOAD", self.lua)
-            client.scripts.add(self.sha)
         try:
             return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:
+            pass
+        try:
             return await client.execute_command("EVAL", self.lua, len(keys), *keys, *args)
+        except StoreUnavailable as error:
+            if not is_forbidden(error):
+                raise
+        end_s = monotonic() + NOT_LOADED_S
+        while True:
+            try:
+                return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+            except NoScriptError as error:
+                if monotonic() >= end_s:
+                    raise StoreUnavailable(_NOT_LOADED) from error
+            await asyncio.sleep(_NOT_LOADED_PAUSE_S)
 
     async def run_each(
         self,
@@ -436,14 +462,28 @@ class Script:
 
         Raises: StoreUnavailable where none is known to have run.
         """
+        replies = await self._by_hash(client, calls)
+        while unknown := [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+            # one teaches its server; in a cluster there may be others to be taught
+            replies[unknown[0]] = await self.run(client, *calls[unknown[0]])
+            rest = unknown[1:]
+            for place, reply in zip(rest, await self._by_hash(client, [calls[each] for each in rest]), strict=True):
+                replies[place] = reply
+        return replies
+
+    async def _by_hash(
+        self,
+        client: StoreClient,
+        calls: Sequence[tuple[Sequence[bytes | str], Sequence[bytes | str | int]]],
+    ) -> list[Any]:
+        if not calls:
+            return []
         pipe = client.pipeline(transaction=False)
-        if not client.is_cluster:
-            pipe.execute_command("SCRIPT LOAD", self.lua)
         for keys, args in calls:
             pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-        replies = (await pipe.execute(raise_on_error=False))[-len(calls) :] if calls else []
-        for place, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                # no server of a cluster is told beforehand
-                replies[place] = await self.run(client, *calls[place])
-        return replies
+        return list(await pipe.execute(raise_on_error=False))
+
+
+def is_forbidden(error: StoreUnavailable) -> bool:
+    """Whether the server refused what its user may not do."""
+    return isinstance(error.__cause__, NoPermissionError)

@@ -135,6 +135,8 @@ redis.call('HSET', KEYS[1], 'cancel', '1')
 redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[2], '*', 'id', ARGV[1], 'what', 'cancel')
 return 1
 """)
+SHARED: Final = (_CLAIM, _BEGIN, HEARTBEAT, _RELEASE, _FINISH, _ASK_CANCEL)
+"""What those run who may send no scripts."""
 
 
 class Standing(StrEnum):

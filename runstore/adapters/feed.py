@@ -31,6 +31,8 @@ end
 if ARGV[1] then ends[3] = #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) end
 return ends
 """)
+SHARED: Final = (_LOG_ENDS,)
+"""What those run who may send no scripts."""
 
 
 class RedisFeed:

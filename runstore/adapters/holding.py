@@ -38,6 +38,8 @@ if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] then return 0 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 return redis.call('DEL', KEYS[1])
 """)
+SHARED: Final = (_HOLD, _DROP)
+"""What those run who may send no scripts."""
 
 
 class Holding(msgspec.Struct, kw_only=True):

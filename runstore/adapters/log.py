@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from runstore.adapters.connection import Script, StoreClient
+from runstore.adapters.connection import Script, StoreClient, is_forbidden
 from runstore.adapters.durability import Durability, Safety
 from runstore.adapters.meta import Meta
 from runstore.core.errors import StoreUnavailable
@@ -23,6 +23,7 @@ return ARGV[1]
 """)
 _KEY_IS_BAD: Final = ("WRONGTYPE", "exhausted the last possible ID")
 """What says that one key takes nothing though the server is well: it is of another type, or its ids are used up."""
+_UNTOUCHED: Final = "partition %d was never begun, and this user may not begin it: start `runstore projector`"
 _LOST: Final = "partition %d has lost its cursor: a projector will mend it"
 
 LOG_END: Final = Script("""
@@ -34,6 +35,8 @@ end
 return '0-0'
 """)
 """The newest id that a log ever gave out."""
+SHARED: Final = (LOG_END,)
+"""What those run who may send no scripts."""
 
 
 def parse_entry_id(text: bytes) -> EntryId:
@@ -113,10 +116,9 @@ class RedisLog:
 
         Raises: StoreUnavailable, also while the projector has yet to mend a partition that lost its cursor.
         """
-        keys = self._meta.keys[partition]
-        epoch: bytes = await _FOUND.run(self._client, [keys.cursor, keys.feed], [token_bytes(EPOCH_BYTES)])
-        if not epoch:
-            raise StoreUnavailable(_LOST % partition)
+        epoch = (await self.epochs([partition]))[partition]
+        if isinstance(epoch, StoreUnavailable):
+            raise epoch
         return epoch
 
     async def epochs(self, partitions: Collection[int]) -> dict[int, bytes | StoreUnavailable]:
@@ -124,10 +126,27 @@ class RedisLog:
 
         Raises: StoreUnavailable where the server does not answer.
         """
-        keys = [self._meta.keys[partition] for partition in partitions]
-        calls = [([each.cursor, each.feed], [token_bytes(EPOCH_BYTES)]) for each in keys]
+        pipe = self._client.pipeline(transaction=False)
+        for partition in partitions:
+            pipe.execute_command("HGET", self._meta.keys[partition].cursor, "epoch")
+        replies = await pipe.execute(raise_on_error=False) if partitions else []
         found: dict[int, bytes | StoreUnavailable] = {}
-        for partition, reply in zip(partitions, await _FOUND.run_each(self._client, calls), strict=True):
-            known = _refusal(reply) if isinstance(reply, Exception) else reply
-            found[partition] = known or StoreUnavailable(_LOST % partition)
+        for partition, reply in zip(partitions, replies, strict=True):
+            if reply is None:
+                found[partition] = await self._begin(partition)
+            else:
+                found[partition] = _refusal(reply) if isinstance(reply, Exception) else reply
         return found
+
+    async def _begin(self, partition: int) -> bytes | StoreUnavailable:
+        """Make a partition's epoch, where it was never touched."""
+        keys = self._meta.keys[partition]
+        try:
+            epoch: bytes = await _FOUND.run(self._client, [keys.cursor, keys.feed], [token_bytes(EPOCH_BYTES)])
+        except StoreUnavailable as error:
+            if is_forbidden(error):
+                return StoreUnavailable(_UNTOUCHED % partition)
+            if not _is_of_key(error.__cause__):
+                raise
+            return error
+        return epoch or StoreUnavailable(_LOST % partition)

@@ -3,13 +3,16 @@
 from secrets import token_hex
 from typing import Final
 
-from runstore.adapters.connection import StoreClient
+from runstore.adapters.connection import StoreClient, is_forbidden
 from runstore.core.errors import InvalidRequest, StoreUnavailable
 from runstore.core.ids import RunId
 from runstore.core.partition import DEFAULT_PARTITIONS, partition_of
 from runstore.wire.keys import META, PartitionKeys
 
 MAX_PARTITIONS: Final = 4096
+_NO_STORE: Final = (
+    "there is no store in this Redis yet, and this user may not make one: start `runstore projector` first"
+)
 
 
 class Meta:
@@ -32,15 +35,27 @@ async def load_meta(client: StoreClient, partitions: int | None = None) -> Meta:
     """
     if partitions is not None and not 1 <= partitions <= MAX_PARTITIONS:
         raise InvalidRequest(f"{partitions} is no number of partitions: give one from 1 to {MAX_PARTITIONS}")
-    pipe = client.pipeline(transaction=True)
-    pipe.hsetnx(META, "partitions", str(partitions or DEFAULT_PARTITIONS))
-    pipe.hsetnx(META, "store_id", token_hex(8))
-    pipe.hmget(META, "partitions", "store_id")
-    stored, store_id = (await pipe.execute())[-1]
+    stored, store_id = await client.execute_command("HMGET", META, "partitions", "store_id")
+    if stored is None or store_id is None:
+        stored, store_id = await _create(client, partitions or DEFAULT_PARTITIONS)
     if not stored.isdigit() or not 1 <= int(stored) <= MAX_PARTITIONS:
         detail = f"the field partitions of {META} is no number from 1 to {MAX_PARTITIONS}: mend it"
         raise StoreUnavailable(detail) from ValueError(stored)
     return Meta(int(stored), store_id.decode())
+
+
+async def _create(client: StoreClient, partitions: int) -> tuple[bytes, bytes]:
+    pipe = client.pipeline(transaction=True)
+    pipe.hsetnx(META, "partitions", str(partitions))
+    pipe.hsetnx(META, "store_id", token_hex(8))
+    pipe.hmget(META, "partitions", "store_id")
+    try:
+        stored, store_id = (await pipe.execute())[-1]
+    except StoreUnavailable as error:
+        if is_forbidden(error):
+            raise StoreUnavailable(_NO_STORE) from error
+        raise
+    return stored, store_id
 
 
 async def renew_meta(client: StoreClient, meta: Meta) -> None:

@@ -23,6 +23,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now - tonumber(ARGV[1])), '+inf')
 """)
+SHARED: Final = (_REGISTER, _SERVED)
+"""What those run who may send no scripts."""
 
 
 class RedisServed:

@@ -35,6 +35,8 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 )
+SHARED: Final = (_RENEW,)
+"""What those run who may send no scripts."""
 
 
 class RedisSigningKeys:

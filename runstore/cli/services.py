@@ -121,6 +121,7 @@ def projector(
     log_format: _Format = None,
 ) -> int:
     """Fold events into runs, and end the runs whose worker or time is gone, until SIGTERM or Ctrl-C."""
+    from runstore.loading import Loading
     from runstore.projection.numbers import census_of, numbers_of
     from runstore.projector import Projector, ProjectorConfig
     from runstore.reaper import Reaper, ReaperConfig
@@ -140,11 +141,15 @@ def projector(
         async def work(tell: _Tell, seat: int) -> None:
             async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
                 reaper = Reaper(opened, reaping)
-                async with began(lambda: Projector(opened, projecting)) as folding, started(reaper):
+                async with (
+                    began(lambda: Loading(opened)) as loading,
+                    began(lambda: Projector(opened, projecting)) as folding,
+                    started(reaper),
+                ):
                     numbers.add(numbers_of(folding, reaper))
                     numbers.add_look(census_of(folding))
                     tell(_where(server))
-                    await until_any_ends(folding, reaper)
+                    await until_any_ends(loading, folding, reaper)
 
         if processes == 1:
             return _serve(lambda: work(ready, 0), log)

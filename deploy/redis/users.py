@@ -63,7 +63,7 @@ _GATEWAY = [
     _BY_HASH,
 ]
 _DATA = ["~runstore:*", "+@read", "+@write", "-@dangerous", "-@blocking", "+xread", "+eval", "+evalsha"]
-_SCRIPTS = ["+script|load", "+script|exists", "+role"]
+_SCRIPTS = ["+role", "+multi", "+exec", "+script|load", "+script|exists"]
 _PROJECTOR = [*_DATA, *_SCRIPTS]
 _ADMIN = [*_PROJECTOR, "+info", "+config|get", "+scan", "+rename", "+acl|log"]
 ROLES = {

@@ -38,6 +38,13 @@ _OF_EACH: Final = frozenset({"SCAN", "KEYS", "DBSIZE", "RANDOMKEY", "FLUSHALL", 
 _PUT_OFF: Final = (TryAgainError, ClusterDownError)
 
 
+class _EveryScript(set[str]):
+    """No script is loaded beforehand: a server that does not know one is sent it whole."""
+
+    def __contains__(self, sha: object) -> bool:
+        return True
+
+
 class ClusterClient(StoreClient):
     """A client for all servers of a cluster. `make` makes one for a single server, `nodes` are those to begin with."""
 
@@ -48,6 +55,7 @@ class ClusterClient(StoreClient):
         self._clients: dict[Node, StoreClient] = {}
         self._seeds = tuple(nodes)
         super().__init__(self.at(self._seeds[0]).connection_pool, timeout_s)  # type: ignore[arg-type]
+        self.scripts = _EveryScript()
         self._patience_s = min(MOST_PATIENCE_S, timeout_s)
         self._slots: dict[int, Node] = {}
         self._is_stale = True

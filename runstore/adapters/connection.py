@@ -116,13 +116,15 @@ def _block_ms(args: Sequence[Any]) -> int:
 
 
 class StoreClient(Redis):  # type: ignore[type-arg, unused-ignore]
-    """A client whose failures are StoreUnavailable."""
+    """A client whose failures are StoreUnavailable. `scripts` holds the hashes of scripts that were loaded."""
 
     is_cluster = False
 
     def __init__(self, pool: BlockingConnectionPool, timeout_s: float) -> None:
         super().__init__(connection_pool=pool)
         self._timeout_s = timeout_s
+        self.scripts: set[str] = set()
+        self.may_load = True
         self._begun: set[asyncio.Task[Any]] = set()
         self._ends: list[Callable[[], Awaitable[None]]] = []
 
@@ -423,9 +425,9 @@ def check_role(role: Any) -> None:
 
 
 class Script:
-    """A Lua script: run by its hash, sent whole where the server does not know it.
+    """A Lua script: loaded once for each client, run by its hash, sent whole where the server has forgotten it.
 
-    A user who may not send scripts runs those that a projector has loaded (`scripts`), and waits a moment for it where
+    A user who may send no scripts runs those that a projector has loaded (`scripts`), and waits a moment for it where
     a server that was started anew knows none yet.
     """
 
@@ -435,23 +437,19 @@ class Script:
 
     async def run(self, client: StoreClient, keys: Sequence[bytes | str], args: Sequence[bytes | str | int]) -> Any:
         """Run the script. Raises: StoreUnavailable."""
+        await self._load(client)
         try:
             return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:
-            pass
+            if not client.may_load:
+                return await self._run_soon(client, keys, args)
         try:
             return await client.execute_command("EVAL", self.lua, len(keys), *keys, *args)
         except StoreUnavailable as error:
             if not is_forbidden(error):
                 raise
-        end_s = monotonic() + NOT_LOADED_S
-        while True:
-            try:
-                return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-            except NoScriptError as error:
-                if monotonic() >= end_s:
-                    raise StoreUnavailable(_NOT_LOADED) from error
-            await asyncio.sleep(_NOT_LOADED_PAUSE_S)
+            client.may_load = False
+            return await self._run_soon(client, keys, args)
 
     async def run_each(
         self,
@@ -462,9 +460,11 @@ class Script:
 
         Raises: StoreUnavailable where none is known to have run.
         """
+        if calls:
+            await self._load(client)
         replies = await self._by_hash(client, calls)
         while unknown := [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-            # one teaches its server; in a cluster there may be others to be taught
+            # no server of a cluster is told beforehand, nor one that was started anew; one call teaches one server
             replies[unknown[0]] = await self.run(client, *calls[unknown[0]])
             rest = unknown[1:]
             for place, reply in zip(rest, await self._by_hash(client, [calls[each] for each in rest]), strict=True):
@@ -476,12 +476,31 @@ class Script:
         client: StoreClient,
         calls: Sequence[tuple[Sequence[bytes | str], Sequence[bytes | str | int]]],
     ) -> list[Any]:
-        if not calls:
-            return []
         pipe = client.pipeline(transaction=False)
         for keys, args in calls:
             pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-        return list(await pipe.execute(raise_on_error=False))
+        return list(await pipe.execute(raise_on_error=False)) if calls else []
+
+    async def _load(self, client: StoreClient) -> None:
+        if self.sha in client.scripts or not client.may_load:
+            return
+        try:
+            await client.execute_command("SCRIPT LOAD", self.lua)
+        except StoreUnavailable as error:
+            if not is_forbidden(error):
+                raise
+            client.may_load = False
+        client.scripts.add(self.sha)
+
+    async def _run_soon(self, client: StoreClient, keys: Sequence[bytes | str], args: Sequence[Any]) -> Any:
+        end_s = monotonic() + NOT_LOADED_S
+        while True:
+            await asyncio.sleep(_NOT_LOADED_PAUSE_S)
+            try:
+                return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+            except NoScriptError as error:
+                if monotonic() >= end_s:
+                    raise StoreUnavailable(_NOT_LOADED) from error
 
 
 def is_forbidden(error: StoreUnavailable) -> bool:

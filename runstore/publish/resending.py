@@ -10,7 +10,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from runstore.adapters.connection import is_forbidden
 from runstore.core.cursor import Standing, judge
+from runstore.core.errors import StoreUnavailable
 from runstore.core.event import Event
 from runstore.publish.config import PublisherConfig
 from runstore.publish.held import HeldStore
@@ -95,7 +97,14 @@ class Resending:
         epochs = {partition: epoch for partition, epoch in found.items() if isinstance(epoch, bytes)}
         lost: set[int] = set()
         for place in self._recent.doubtful(life if life != self._life else 0, epochs):
-            if judge(place, await store.feed.sight(place)) is Standing.LOST:
+            try:
+                standing = judge(place, await store.feed.sight(place))
+            except StoreUnavailable as error:
+                if not is_forbidden(error):
+                    raise
+                # who may only write cannot see whether it is there still, and a repeat does no harm
+                standing = Standing.LOST
+            if standing is Standing.LOST:
                 lost.add(place.partition)
         if lost:
             await self._resend(self._recent.of(lost))

@@ -76,7 +76,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
     """An empty store, of each kind in turn and on the server that the simulation runs on."""
     if request.param == "simulated":
         direct = Direct(Server())
-        meta = await load_meta(SimulatedClient.on(direct))
+        meta = await load_meta(SimulatedClient.on(direct, ()))
         yield open_store(direct, meta.partitions)
         return
     async with RedisStore.open(_emptying(request)()) as opened:

@@ -4,7 +4,7 @@ A pipeline's commands are done one after the other, and those of others come bet
 is not answered in time has failed; whether it was done nobody knows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from copy import copy
 from functools import partial
@@ -165,10 +165,10 @@ class SimulatedClient(StoreClient):
     network: "Caller"
 
     @classmethod
-    def on(cls, network: "Caller") -> "SimulatedClient":
-        """Make a client. A copy: to make one of the real client's takes long."""
+    def on(cls, network: "Caller", scripts: Iterable[str]) -> "SimulatedClient":
+        """Make a client that has loaded scripts already. A copy: to make one of the real client's takes long."""
         client = copy(_PROTOTYPE)
-        client.network = network
+        client.network, client.scripts = network, set(scripts)
         client._begun, client._ends = set(), []
         return client
 
@@ -208,10 +208,10 @@ class SimulatedPipeline(StorePipeline):
         return replies
 
 
-def open_store(network: "Caller", partitions: int) -> RedisStore:
+def open_store(network: "Caller", partitions: int, scripts: Iterable[str] = ()) -> RedisStore:
     """Open the store of a simulated server, as one more process."""
     connections = Connections.__new__(Connections)
     connections._greeting = Greeting()
-    connections.client = connections.blocking = SimulatedClient.on(network)
+    connections.client = connections.blocking = SimulatedClient.on(network, scripts)
     connections.timeout_s = TIMEOUT_S
     return RedisStore(connections, Meta(partitions, "simulated"), Safety())

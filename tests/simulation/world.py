@@ -86,7 +86,7 @@ class World:
         self.loop.create_task(self._live(shell), context=context)
 
     async def _live(self, shell: Callable[[RedisStore], Awaitable[None]]) -> None:
-        store = open_store(self.network, self.partitions)
+        store = open_store(self.network, self.partitions, self.scripts)
         while True:
             try:
                 await shell(store)
@@ -271,7 +271,7 @@ class World:
         self.network.cuts.clear()
         while self.network.under_way:  # noqa: ASYNC110 - time is simulated
             await asyncio.sleep(0.1)
-        store = open_store(self.network, self.partitions)
+        store = open_store(self.network, self.partitions, self.scripts)
         for partition in range(self.partitions):
             last = next(run_id for run_id in _ids(900) if partition_of(run_id, self.partitions) == partition)
             for name, run_id in zip(PROJECTS, (last, RunId(last[:-1] + "1")), strict=True):

@@ -24,8 +24,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def redis_url(self) -> str:
-        """The URL that any client takes."""
-        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+        """The URL that any client takes: redis-cli 7.0 logs in as nobody where it names no user."""
+        return f"redis://default:{self.password}@{LOOPBACK}:{self.port}/0"
 
 
 def remember(folder: Path, address: Address) -> None:

@@ -80,7 +80,7 @@ def test_nobody_without_the_password_is_let_in(launch: Launch) -> None:
     with pytest.raises(redis.AuthenticationError):
         connect(engine.redis_url.replace(password, "guess")).ping()
     with pytest.raises(redis.AuthenticationError):
-        connect(engine.redis_url.replace(f":{password}@", "")).ping()
+        connect(engine.redis_url.replace(f"default:{password}@", "")).ping()
 
 
 def test_no_secret_shows_in_the_list_of_processes(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,9 +63,9 @@ _GATEWAY = [
     _BY_HASH,
 ]
 _DATA = ["~runstore:*", "+@read", "+@write", "-@dangerous", "-@blocking", "-@scripting", "+xread", "+eval", "+evalsha"]
-_SCRIPTS = ["+role", "+multi", "+exec", "+script|load", "+script|exists"]
+_SCRIPTS = ["+role", "+info", "+multi", "+exec", "+script|load", "+script|exists"]
 _PROJECTOR = [*_DATA, *_SCRIPTS]
-_ADMIN = [*_PROJECTOR, "+info", "+config|get", "+scan", "+rename", "+acl|log"]
+_ADMIN = [*_PROJECTOR, "+config|get", "+scan", "+rename", "+acl|log"]
 ROLES = {
     "publisher": _PUBLISHER,
     "worker": _WORKER,

@@ -19,6 +19,7 @@ from runstore.cli.patience import began, when_there
 from runstore.cli.screen import out
 from runstore.cli.several import check_processes, reserve_port, serve_several, until_let_go
 from runstore.cli.signals import run_until_asked
+from runstore.cli.supervisor import hold_alive, stopping, tell, watched
 from runstore.cli.target import Config, DataDir, RedisUrl, find_store
 from runstore.config import JWT, LogSettings, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR, find
@@ -240,7 +241,7 @@ def explain_address(error: OSError, address: str) -> Trouble:
 def _serve(work: Callable[[], Coroutine[Any, Any, int | None]], log: LogSettings, address: str = "its address") -> int:
     journal.to_stderr(log)
     try:
-        returned, asked = run_until_asked(work)
+        returned, asked = run_until_asked(watched(work), stopping)
     except BrokenPipeError:
         raise  # our own reader has left, which says nothing about an address
     except OSError as error:
@@ -249,6 +250,8 @@ def _serve(work: Callable[[], Coroutine[Any, Any, int | None]], log: LogSettings
 
 
 def _serve_several(processes: int, work: _Work, ready: _Tell, log: LogSettings, address: str = "its address") -> int:
+    hold_alive()
+
     def serve(tell: Callable[[bytes], None], life: int, seat: int) -> int:
         def told(shown: dict[str, Any]) -> None:
             _settle()
@@ -272,6 +275,7 @@ async def _opened(store: StoreSettings) -> "AsyncIterator[RedisStore]":
 
 def _ready(json: bool, role: str, shown: dict[str, Any], where: str) -> None:
     _settle()
+    tell(f"READY=1\nSTATUS={where}")
     if json:
         out().json(msgspec.json.encode(shown))
     else:

@@ -9,16 +9,20 @@ from typing import Any, Final
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run_until_asked(work: Callable[[], Coroutine[Any, Any, int | None]]) -> tuple[int | None, signal.Signals | None]:
-    """Run work in a fresh loop, uvloop's where it is installed, and cancel it at the first signal.
+def run_until_asked(
+    work: Callable[[], Coroutine[Any, Any, int | None]], on_asked: Callable[[], object] = lambda: None
+) -> tuple[int | None, signal.Signals | None]:
+    """Run work in a fresh loop, uvloop's where it is installed, and cancel it at the first signal, after `on_asked`.
 
     Returns what the work returned and the signal that ended it. What it holds is given back before this returns.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_asked(work))
+        return runner.run(_until_asked(work, on_asked))
 
 
-async def _until_asked(work: Callable[[], Coroutine[Any, Any, int | None]]) -> tuple[int | None, signal.Signals | None]:
+async def _until_asked(
+    work: Callable[[], Coroutine[Any, Any, int | None]], on_asked: Callable[[], object]
+) -> tuple[int | None, signal.Signals | None]:
     asked: list[signal.Signals] = []
     task = asyncio.ensure_future(work())
 
@@ -26,6 +30,7 @@ async def _until_asked(work: Callable[[], Coroutine[Any, Any, int | None]]) -> t
         if asked:
             os._exit(128 + number)
         asked.append(number)
+        on_asked()
         task.cancel()
 
     loop = asyncio.get_running_loop()

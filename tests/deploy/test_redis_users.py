@@ -97,6 +97,7 @@ async def publisher(site: Site, **settings: float) -> AsyncIterator[AsyncPublish
         yield made
 
 
+@pytest.mark.slow
 async def test_every_role_does_its_work_as_its_own_user(site: Site) -> None:
     site.start("projector")
     gateway = site.start("gateway", "--port", "0")
@@ -148,6 +149,7 @@ def unexpected(server: Secured) -> list[tuple[str, str, str]]:
     return [told for told in refused(server) if not told[2].endswith(known)]
 
 
+@pytest.mark.slow
 async def test_a_server_that_forgot_its_scripts_is_taught_them_again(site: Site) -> None:
     site.start("projector")
     gateway = site.start("gateway", "--port", "0")

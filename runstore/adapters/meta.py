@@ -10,6 +10,10 @@ from runstore.core.partition import DEFAULT_PARTITIONS, partition_of
 from runstore.wire.keys import META, PartitionKeys
 
 MAX_PARTITIONS: Final = 4096
+FORM: Final = 1
+"""The form in which runs, feeds and indexes are stored; a store in a later one is left alone (docs/upgrading.md)."""
+
+_LATER: Final = "this store is kept in form %s, and this version of runstore knows those up to %d: upgrade it"
 _NO_STORE: Final = (
     "there is no store in this Redis yet, and this user may not make one: start `runstore projector` first"
 )
@@ -35,7 +39,9 @@ async def load_meta(client: StoreClient, partitions: int | None = None) -> Meta:
     """
     if partitions is not None and not 1 <= partitions <= MAX_PARTITIONS:
         raise InvalidRequest(f"{partitions} is no number of partitions: give one from 1 to {MAX_PARTITIONS}")
-    stored, store_id = await client.execute_command("HMGET", META, "partitions", "store_id")
+    stored, store_id, form = await client.execute_command("HMGET", META, "partitions", "store_id", "form")
+    if form is not None and (not form.isdigit() or int(form) > FORM):
+        raise StoreUnavailable(_LATER % (form.decode(errors="replace")[:20], FORM))
     if stored is None or store_id is None:
         stored, store_id = await _create(client, partitions or DEFAULT_PARTITIONS)
     if not stored.isdigit() or not 1 <= int(stored) <= MAX_PARTITIONS:
@@ -48,6 +54,7 @@ async def _create(client: StoreClient, partitions: int) -> tuple[bytes, bytes]:
     pipe = client.pipeline(transaction=True)
     pipe.hsetnx(META, "partitions", str(partitions))
     pipe.hsetnx(META, "store_id", token_hex(8))
+    pipe.hsetnx(META, "form", str(FORM))
     pipe.hmget(META, "partitions", "store_id")
     try:
         stored, store_id = (await pipe.execute())[-1]
@@ -66,4 +73,5 @@ async def renew_meta(client: StoreClient, meta: Meta) -> None:
     pipe = client.pipeline(transaction=True)
     pipe.hsetnx(META, "partitions", str(meta.partitions))
     pipe.hsetnx(META, "store_id", token_hex(8))
+    pipe.hsetnx(META, "form", str(FORM))
     await pipe.execute()

@@ -2,9 +2,11 @@
 """Write the file of Redis's users for runstore, with a password of its own for each role.
 
     python3 users.py --passwords passwords --out users.acl
+    python3 users.py --rotate gateway      # a new password beside the old one: the first line of its file
+    python3 users.py --forget gateway      # only the new one from now on
 
 A password is read from its file in the folder `passwords` (`publisher`, `gateway`, …), or made there. The file of users
-holds only their SHA-256. Needs nothing but Python.
+holds only their SHA-256. Needs nothing but Python. Redis reads the file at its start and by `ACL LOAD`.
 """
 
 import argparse
@@ -65,7 +67,7 @@ _GATEWAY = [
 _DATA = ["~runstore:*", "+@read", "+@write", "-@dangerous", "-@blocking", "-@scripting", "+xread", "+eval", "+evalsha"]
 _SCRIPTS = ["+role", "+info", "+multi", "+exec", "+script|load", "+script|exists"]
 _PROJECTOR = [*_DATA, *_SCRIPTS]
-_ADMIN = [*_PROJECTOR, "+config|get", "+scan", "+rename", "+acl|log"]
+_ADMIN = [*_PROJECTOR, "+config|get", "+scan", "+rename", "+acl|log", "+acl|load"]
 ROLES = {
     "publisher": _PUBLISHER,
     "worker": _WORKER,
@@ -75,26 +77,33 @@ ROLES = {
 }
 
 
-def users(passwords: dict[str, str], *, since_7_2: bool = False) -> str:
+def users(passwords: dict[str, list[str]], *, since_7_2: bool = False) -> str:
     """Return the file of users."""
     # Nobody can be `default`, for it is off. It has every right all the same: Redis 7.0 reads its append-only file as
     # this user, and would skip what the file holds of transactions and scripts, which is nearly everything.
     lines = ["user default off resetpass ~* &* +@all"]
     for role, rules in ROLES.items():
-        digest = hashlib.sha256(passwords[role].encode()).hexdigest()
+        digests = [f"#{hashlib.sha256(each.encode()).hexdigest()}" for each in passwords[role]]
         talk = _TALK + (_SINCE_7_2 if since_7_2 else [])
-        lines.append(" ".join([f"user {role} on resetchannels -@all #{digest}", *talk, *rules]))
+        lines.append(" ".join([f"user {role} on resetchannels -@all", *digests, *talk, *rules]))
     return "\n".join(lines) + "\n"
 
 
-def password(folder: Path, role: str) -> str:
-    """Read the password of a role, making one where there is none."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def passwords_of(folder: Path, role: str) -> list[str]:
+    """Read the passwords of a role, the newest first, making one where there is none."""
     place = folder / role
     if not place.exists():
-        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
-            made.write(secrets.token_urlsafe(32))
-    return place.read_text().strip()
+        write(place, [secrets.token_urlsafe(32)])
+    return place.read_text().split()
+
+
+def write(place: Path, passwords: list[str]) -> None:
+    """Write passwords where only we can read them, whole or not at all."""
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = place.with_name(f".{place.name}.new")
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write("\n".join(passwords) + "\n")
+    made.replace(place)
 
 
 def main() -> None:
@@ -103,8 +112,15 @@ def main() -> None:
     parser.add_argument("--passwords", type=Path, default=Path("passwords"), help="folder of one file a role")
     parser.add_argument("--out", type=Path, default=Path("users.acl"))
     parser.add_argument("--since-7-2", action="store_true", help="for Redis 7.2 or later, or Valkey")
+    parser.add_argument("--rotate", choices=ROLES, help="give a role a new password beside its old one")
+    parser.add_argument("--forget", choices=ROLES, help="take a role's old passwords away")
     asked = parser.parse_args()
-    text = users({role: password(asked.passwords, role) for role in ROLES}, since_7_2=asked.since_7_2)
+    if asked.rotate:
+        kept = passwords_of(asked.passwords, asked.rotate)
+        write(asked.passwords / asked.rotate, [secrets.token_urlsafe(32), kept[0]])
+    if asked.forget:
+        write(asked.passwords / asked.forget, passwords_of(asked.passwords, asked.forget)[:1])
+    text = users({role: passwords_of(asked.passwords, role) for role in ROLES}, since_7_2=asked.since_7_2)
     asked.out.touch(mode=0o640)
     asked.out.write_text(text)
 

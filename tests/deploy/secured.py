@@ -30,7 +30,7 @@ class Secured(Server):
     def start(self, *arguments: str) -> "Secured":
         self.folder.mkdir(parents=True, exist_ok=True)
         is_valkey = "valkey" in self.program.name
-        users = users_module().users(PASSWORDS, since_7_2=is_valkey)
+        users = users_module().users({role: [word] for role, word in PASSWORDS.items()}, since_7_2=is_valkey)
         (self.folder / "users.acl").write_text(f"{users}user test on nopass ~* &* +@all\n")
         (self.folder / "redis.conf").write_text((DEPLOY / "redis" / "redis.conf").read_text())
         super().start(str(self.folder / "redis.conf"), *arguments)

@@ -68,12 +68,14 @@ _DATA = ["~runstore:*", "+@read", "+@write", "-@dangerous", "-@blocking", "-@scr
 _SCRIPTS = ["+role", "+info", "+multi", "+exec", "+script|load", "+script|exists"]
 _PROJECTOR = [*_DATA, *_SCRIPTS]
 _ADMIN = [*_PROJECTOR, "+config|get", "+scan", "+rename", "+acl|log", "+acl|load"]
+_BACKUP = ["+sync", "+replconf", "+info"]
 ROLES = {
     "publisher": _PUBLISHER,
     "worker": _WORKER,
     "gateway": _GATEWAY,
     "projector": _PROJECTOR,
     "admin": _ADMIN,
+    "backup": _BACKUP,
 }
 
 

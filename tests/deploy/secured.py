@@ -12,7 +12,7 @@ import redis
 from tests.topology.servers import Server, free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PASSWORDS = {role: f"{role}-password" for role in ("publisher", "worker", "gateway", "projector", "admin")}
+PASSWORDS = {role: f"{role}-password" for role in ("publisher", "worker", "gateway", "projector", "admin", "backup")}
 
 
 def users_module() -> ModuleType:

@@ -237,6 +237,7 @@ REFUSED = {
     "gateway": FOR_NO_ROLE + FOR_WHO_RUNS_SCRIPTS_BY_HASH_ONLY + FOR_A_GATEWAY,
     "projector": FOR_NO_ROLE,
     "admin": FOR_NO_ROLE,
+    "backup": FOR_NO_ROLE + FOR_WHO_PUBLISHES + FOR_A_PUBLISHER,
 }
 
 

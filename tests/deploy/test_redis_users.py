@@ -8,7 +8,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
+import aiohttp
 import pytest
 import redis
 
@@ -121,6 +123,7 @@ async def test_every_role_does_its_work_as_its_own_user(site: Site) -> None:
         os.kill(worker.process.pid, signal.SIGKILL)
         reaped = await client.wait(lost.run_id, timeout_s=40)
         listed = [each.run_id async for each in client.list_runs(project_name="told")]
+        seen = await look_around(client, gateway.url, token, quick.run_id)
         found = await client.get_run(tracked.run_id[:8])
 
     assert [each.status for each in ended] == ["success", "cancelled"]
@@ -131,10 +134,37 @@ async def test_every_role_does_its_work_as_its_own_user(site: Site) -> None:
     assert (reaped.status, reaped.error_message) == ("failed", "worker lost")
     assert set(listed) == {tracked.run_id, later.run_id}
     assert found.run_id == tracked.run_id
+    assert seen == ["told", "long", "long", "quick", "quick"]
     assert "told" not in site.command("rebuild", "--check", "--json")
     site.command("token", "list")
     site.command("token", "revoke", "all")
     assert unexpected(site.server) == []
+
+
+async def look_around(client: AsyncClient, url: str, token: str, run_id: str) -> list[str]:
+    """Ask whatever can be asked of a gateway, and return a word of each answer."""
+    since = "2020-01-01T00:00:00+00:00"
+    failed = [run async for run in client.list_runs(status=["failed", "cancelled"], created_after=since)]
+    recent = [run async for run in client.list_runs(project_name="quick", finished_after=since, status=["success"])]
+    older = [run async for run in client.list_runs(project_name="quick", created_before="2020-01-01T00:00:00+00:00")]
+    events = await client.events(run_id)
+    output = await client.output(run_id)
+    logs = [text async for _, text in client.logs(run_id)]
+    limited = await client.run_token(run_id)
+    async with AsyncClient(url, token=limited.token) as watcher:
+        watched = await watcher.wait(run_id, timeout_s=20)
+    told, headers = str(uuid4()), {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(url, headers=headers) as session:
+        event = {"status": "success", "project_name": "x", "output": {"stdout": "y" * 2_000_000}}
+        async with session.post(f"/v1/runs/{told}/transitions", json=event) as answer:
+            cursor = (await answer.json())["cursor"]
+        async with session.get(f"/v1/runs/{told}/output?after={cursor}") as answer:
+            assert len(await answer.read()) > 2_000_000
+        async with session.get(f"/v1/runs/{told}/logs") as answer:
+            assert len(await answer.read()) == 2_000_000
+    assert (older, len(events), output.outputs, logs) == ([], 3, {"n": 1}, [])
+    projects = [run.project_name for run in failed]
+    return [*sorted(projects, reverse=True)[:3], *[run.project_name for run in recent][:1], watched.project_name]
 
 
 async def running(client: AsyncClient, run_id: str) -> None:

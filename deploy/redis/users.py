@@ -58,7 +58,7 @@ _GATEWAY = [
     _of("o:*", only="%R", may="+get"),
     _of("cursor", "projects", "r:*", only="%R", may="+hget +hmget +hgetall +hkeys"),
     _of("feed", "mark", "g:*", only="%R", may="+xread +xrange +xrevrange"),
-    _of("i:*", "t:*", "tp:*", "tf:*", "s:*", only="%R", may="+zrange +zrangebylex +zrangebyscore +zrevrangebyscore"),
+    _of("i:*", "t:*", "tp:*", "tf:*", "s:*", only="%R", may="+zrangebylex +zrangebyscore +zrevrangebyscore"),
     _of("l:*", may="+hget +hset"),
     _of("leases", only="%R", may="+zscore"),
     _of("controls", only="%W", may="+xadd"),

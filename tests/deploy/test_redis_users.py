@@ -44,7 +44,7 @@ command = ["{python}", "-c", "import os; open(os.environ['RUNSTORE_OUTPUTS'], 'w
 
 [projects.long]
 repository = "./model"
-command = ["{python}", "-c", "import time; time.sleep(60)"]
+command = ["{python}", "-c", "import time; print(1, flush=True); time.sleep(60)"]
 grace_s = 0
 """
 
@@ -116,6 +116,9 @@ async def test_every_role_does_its_work_as_its_own_user(site: Site) -> None:
         quick = await client.run("quick", inputs={"n": 1}, mode="sync")
         long = await client.run("long")
         await running(client, long.run_id)
+        async for name, text in client.logs(long.run_id, follow=True):
+            assert (name, text) == ("stdout", "1\n")
+            break
         await client.cancel(long.run_id)
         ended = [await client.wait(run_id, timeout_s=40) for run_id in (tracked.run_id, long.run_id)]
         lost = await client.run("long")

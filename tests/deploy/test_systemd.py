@@ -57,6 +57,13 @@ def test_a_unit_is_confined(unit: Path) -> None:
     assert float(found[1]) <= MOST_EXPOSED
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_is_never_given_up(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+
+    assert {"StartLimitIntervalSec=0", "Restart=always", "WatchdogSec=30", "Type=notify"} <= set(lines)
+
+
 def test_the_users_and_folders_are_made(root: Path) -> None:
     for name in ("sysusers", "tmpfiles"):
         folder = root / "usr" / "lib" / f"{name}.d"

@@ -22,12 +22,11 @@ from runstore.core.cursor import NONCE_BYTES
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import EntryId
 from runstore.core.ids import RunId, from_bytes, to_bytes
-from runstore.core.run import HistoryItem, Run
+from runstore.core.run import HistoryItem, Run, end_ms
 from runstore.core.status import Status
 from runstore.projection.partition import bring_outputs
 from runstore.projection.reading import DeadLetter, Heard, read_entry
 from runstore.projection.refold import Difference, Refold, differences_of, is_whole, renumbered
-from runstore.projection.writes import end_ms
 from runstore.wire.feed import FeedEntry, decode_feed, encode_feed
 from runstore.wire.keys import PAGE_RUNS, PartitionKeys
 from runstore.wire.record import PROJECTED, Record, decode_history, encode_item, encode_record

@@ -41,6 +41,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
         return self.status in TERMINAL
 
 
+def end_ms(run: Run) -> int:
+    """Return when a run ended, as a listing's `finished_after` counts it: never before it was recorded.
+
+    Units: milliseconds, rounded up.
+    """
+    return max(run.recorded_ms, -(-(run.finished_us or 0) // 1000))
+
+
 class HistoryItem(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True, gc=False):
     """One event of a run's history, as short as it can be kept.
 

@@ -10,7 +10,7 @@ from runstore.adapters.commit import Writes
 from runstore.adapters.outputs import part_keys
 from runstore.core.fold import MAX_STREAM_MS
 from runstore.core.ids import RunId, to_bytes
-from runstore.core.run import Run
+from runstore.core.run import Run, end_ms
 from runstore.core.status import Status
 from runstore.core.times import to_iso
 from runstore.projection.batch import Batch, Touched, is_waiting
@@ -148,14 +148,6 @@ def _offer(writes: Writes, keys: PartitionKeys, run: Run, touched: Touched) -> N
     if request.queue_timeout_s is not None:
         writes.zadd(keys.queue_deadlines, run.created_ms + round(request.queue_timeout_s * 1000), packed)
     writes.xadd(keys.offers, MOST_SIGNALS, {b"id": packed, b"project": run.project_name.encode()})
-
-
-def end_ms(run: Run) -> int:
-    """Return when a run ended, as a listing's `finished_after` counts it: never before it was recorded.
-
-    Units: milliseconds, rounded up.
-    """
-    return max(run.recorded_ms, -(-(run.finished_us or 0) // 1000))
 
 
 def _begin_pages(writes: Writes, keys: PartitionKeys, batch: Batch, counts: Mapping[str, int]) -> None:

@@ -10,6 +10,9 @@ PROJECTORS: Final = "runstore:projectors"
 PAGE_RUNS: Final = 100
 """Runs in a page of a listing, as `page` and `pages` below keep them."""
 
+PAGE_RUNS: Final = 100
+"""How many runs a page of the listing holds."""
+
 
 class PartitionKeys:
     """The keys of one partition, as bytes. A run's own keys end in the 16 bytes of its id."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FILE: Final = "runstore.toml"
 PREFIX: Final = "RUNSTORE_"
-TABLES: Final = ("client", "store", "gateway", "projector", "reaper", "worker", "projects", "auth", "log")
+ARCHIVE: Final = "archive"
+TABLES: Final = ("client", "store", "gateway", "projector", "reaper", "worker", "projects", "auth", "log", ARCHIVE)
 JWT: Final = "auth.jwt"
 _UNPREFIXED: Final = frozenset({"client", "store"})
 _OF_OTHERS: Final = frozenset(

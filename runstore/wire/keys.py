@@ -8,10 +8,10 @@ RUN_TOKEN_KEYS: Final = "runstore:run_token_keys"  # noqa: S105 - a name
 PROJECTS_SERVED: Final = "runstore:served"
 PROJECTORS: Final = "runstore:projectors"
 PAGE_RUNS: Final = 100
-"""Runs in a page of a listing, as `page` and `pages` below keep them."""
-
-PAGE_RUNS: Final = 100
 """How many runs a page of the listing holds."""
+
+ARCHIVER: Final = "runstore:archiver"
+ERASER: Final = "runstore:eraser"
 
 
 class PartitionKeys:
@@ -34,6 +34,8 @@ class PartitionKeys:
         self.deadlines = head + b"deadlines"
         self.queue_deadlines = head + b"queue_deadlines"
         self.controls = head + b"controls"
+        self.archived = head + b"archived"
+        self.restored = head + b"restored"
         self._head = head
 
     def run(self, packed_id: bytes) -> bytes:
@@ -63,6 +65,10 @@ class PartitionKeys:
     def output(self, packed_id: bytes, token: bytes, part: str) -> bytes:
         """String: one part of an output, `v` for the capped view, `0`, `1` … for the chunks of the full payload."""
         return self._head + b"o:" + packed_id + b":" + token + b":" + part.encode()
+
+    def sieve(self, layer: int) -> bytes:
+        """String: one layer of the filter that knows which ids may be in the archive."""
+        return self._head + b"b:%d" % layer
 
     def request(self, packed_id: bytes) -> bytes:
         """String: what a worker needs to execute the run; gone when the run has ended."""

@@ -54,6 +54,22 @@ class Runs(Protocol):
         """Get the records of runs, in order, without their histories."""
         ...
 
+    @property
+    def has_archive(self) -> bool:
+        """Whether runs may have left for an archive."""
+        ...
+
+    async def get_archived(self, run_id: RunId, projects: frozenset[str] | None = None) -> Record | None:
+        """Get the record of a run that `get_many` did not find, out of the archive of some projects (None: all).
+
+        It may take its time; of projects that are not asked for, not even that tells.
+        """
+        ...
+
+    def forget_archived(self) -> None:
+        """Forget what is kept of archived runs: one may have been erased."""
+        ...
+
     async def history(self, run_id: RunId) -> list[HistoryItem]:
         """Get the kept events of a run, in stream order; empty for an unknown run."""
         ...
@@ -214,4 +230,12 @@ class RunLogs(Protocol):
 
     async def read_logs(self, run_id: RunId, after: str, block_ms: int) -> list[LogChunk]:
         """Read pieces after a place (`0` is the beginning), waiting up to `block_ms` (0: not at all) for one."""
+        ...
+
+
+class LeftRuns(Protocol):
+    """Runs that left the store for an archive, or were erased."""
+
+    async def is_known(self, run_id: RunId, projects: Collection[str]) -> bool:
+        """Whether a run, which is one of these projects' if any's, left or was erased."""
         ...

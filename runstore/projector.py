@@ -16,6 +16,7 @@ from runstore.adapters.sharing import Sharing
 from runstore.adapters.store import RedisStore
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import EntryId
+from runstore.ports import LeftRuns
 from runstore.projection.partition import PartitionProjector
 from runstore.projection.reader import EventReader, Row, cut
 
@@ -73,10 +74,13 @@ class ProjectorConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Projector:
     """Project a store's log, alone or beside others.
 
-    A turn may be called without `start`: it then takes all partitions.
+    `archive` knows the runs that left the store: an event of one of them begins no second run. A turn may be called
+    without `start`: it then takes all partitions.
     """
 
-    def __init__(self, store: RedisStore, config: ProjectorConfig | None = None) -> None:
+    def __init__(
+        self, store: RedisStore, config: ProjectorConfig | None = None, *, archive: LeftRuns | None = None
+    ) -> None:
         self._store = store
         self._config = config or ProjectorConfig()
         self._name = token_hex(8)
@@ -85,7 +89,8 @@ class Projector:
         self._reader = EventReader(store, **limits)
         self._readers = [EventReader(store, **limits) for _ in range(self._config.loops)]
         self._partitions = [
-            PartitionProjector(store, partition, heads=self._config.heads) for partition in range(store.meta.partitions)
+            PartitionProjector(store, partition, heads=self._config.heads, archive=archive)
+            for partition in range(store.meta.partitions)
         ]
         self._owned = set(range(store.meta.partitions))
         self._paused_until: dict[int, float] = {}

@@ -82,6 +82,9 @@ class Standing(msgspec.Struct, kw_only=True):
     entry: EntryId
     counts: dict[str, int]
     stats: dict[str, int]
+    has_archived: bool = False
+    """Whether runs of it have left for the archive: each that leaves changes the cursor, so this is never old."""
+
     is_marked: bool = False
     """Whether its newest commit is told only once the safe mark has passed it."""
 
@@ -102,11 +105,12 @@ async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog,
         pipe.execute_command("XREVRANGE", keys.feed, "+", "-", "COUNT", 1)
         pipe.execute_command("HGETALL", keys.projects)
         pipe.execute_command("HGETALL", keys.stats)
+        pipe.execute_command("EXISTS", keys.archived)
         replies = await pipe.execute(raise_on_error=False)
         for reply in replies[:3]:
             if isinstance(reply, Exception):
                 raise StoreUnavailable(f"partition {keys.partition} cannot be read: {reply}") from reply
-        (epoch, nonce, n, entry), rows, counts, stats = replies
+        (epoch, nonce, n, entry), rows, counts, stats, has_archived = replies
         last = _last(rows)
         if None in (epoch, nonce, n, entry) and not rows:
             await _CLEAR.run(client, [keys.cursor, keys.feed], [])
@@ -127,6 +131,7 @@ async def load_standing(client: StoreClient, keys: PartitionKeys, log: RedisLog,
                 entry=at,
                 counts=_counts(counts),
                 stats=_counts(stats) if not isinstance(stats, Exception) else {},
+                has_archived=has_archived == 1,
                 is_marked=last is not None and last.is_marked,
             )
     raise StoreUnavailable(f"partition {keys.partition} changes while it is loaded: try again")

@@ -24,6 +24,18 @@ class RedisRuns:
         """Get the records of runs, in order, without their histories."""
         return await get_records(self._client, self._meta, run_ids)
 
+    @property
+    def has_archive(self) -> bool:
+        """Whether runs may have left for an archive: this knows of none."""
+        return False
+
+    async def get_archived(self, run_id: RunId, projects: frozenset[str] | None = None) -> Record | None:
+        """Get nothing: there is no archive."""
+        return None
+
+    def forget_archived(self) -> None:
+        """Forget nothing: nothing is kept."""
+
     async def history(self, run_id: RunId) -> list[HistoryItem]:
         """Get the kept events of a run, in stream order; empty for an unknown run."""
         return decode_history(

@@ -23,6 +23,19 @@ class SafeRuns:
         """Get the records of runs, in order; how far they may be told, their versions say."""
         return await self._runs.get_many(run_ids)
 
+    @property
+    def has_archive(self) -> bool:
+        """Whether runs may have left for an archive."""
+        return self._runs.has_archive
+
+    async def get_archived(self, run_id: RunId, projects: frozenset[str] | None = None) -> Record | None:
+        """Get the record of a run out of the archive: it was safe before it left."""
+        return await self._runs.get_archived(run_id, projects)
+
+    def forget_archived(self) -> None:
+        """Forget what is kept of archived runs."""
+        self._runs.forget_archived()
+
     async def history(self, run_id: RunId) -> list[HistoryItem]:
         """Get the kept events of a run, in stream order; empty for an unknown run."""
         found = await self._runs.history(run_id)

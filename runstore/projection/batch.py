@@ -59,10 +59,12 @@ def fold_batch(
     n: int,
     numbers: Mapping[RunId, int],
     set_aside: Mapping[RunId, str],
+    left: frozenset[RunId] = frozenset(),
 ) -> Batch:
     """Fold a batch for the commit numbered `n`.
 
-    `counts` are the runs that each project has so far, `numbers` the run numbers that were reserved.
+    `counts` are the runs that each project has so far, `numbers` the run numbers that were reserved, `left` runs that
+    are not here any more, and which nothing changes.
 
     Needs: `heads` to know every run of the batch (None: it is new), in a batch of one reading at least.
     """
@@ -71,6 +73,8 @@ def fold_batch(
     for reading in readings:
         if isinstance(reading, DeadLetter):
             _bury(batch, reading)
+        elif reading.entry.event.run_id in left:
+            batch.counts.update(("ignored", "late"))
         elif reading.entry.event.run_id in set_aside:
             _bury(batch, _dead(reading, SET_ASIDE + set_aside[reading.entry.event.run_id]))
         else:

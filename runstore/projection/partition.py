@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from runstore.adapters import numbers as run_numbers
+from runstore.adapters import tombstones
 from runstore.adapters.commit import Verdict, Writes, commit
 from runstore.adapters.mark import confirm, put_mark
 from runstore.adapters.outputs import Parts, is_small, pack, prepare
@@ -24,6 +25,7 @@ from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
 from runstore.core.run import Run
 from runstore.core.status import TERMINAL, Status
+from runstore.ports import LeftRuns
 from runstore.projection.batch import Batch, fold_batch
 from runstore.projection.reading import DEAD_EVENT_BYTES, DeadLetter, Heard, read_entry
 from runstore.projection.writes import optional_keys, owners_of, write_batch
@@ -64,8 +66,9 @@ class PartitionProjector:
     was reserved for a run that has one would be lost.
     """
 
-    def __init__(self, store: RedisStore, partition: int, *, heads: int) -> None:
+    def __init__(self, store: RedisStore, partition: int, *, heads: int, archive: LeftRuns | None = None) -> None:
         self._store = store
+        self._archive = archive
         self._keys = store.meta.keys[partition]
         self._partition = partition
         self._most_heads = heads
@@ -197,14 +200,19 @@ class PartitionProjector:
         seen = await self._look(readings)
         parts = await bring_outputs(readings, seen)
         n, nonce = standing.n + 1, token_bytes(NONCE_BYTES)
-        batch = self._fold(readings, seen, standing, n, {})
+        left = await self._left(standing, readings, seen)
+        if left and seen.is_guess:
+            self._guesses = False  # one that was brought back is in both places: look first
+            await self._project(standing, rows)
+            return
+        batch = self._fold(readings, seen, standing, n, {}, left=left)
         feed = self._tell(standing, batch, nonce)
         if len(rows) > 1 and len(feed) > FEED_ENTRY_BYTES:
             await self._project(standing, rows[: len(rows) // 2])
             await self._project(standing, rows[len(rows) // 2 :])
             return
         if batch.numbered:
-            batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch))
+            batch = self._fold(readings, seen, standing, n, await self._reserve(standing, batch), left=left)
             feed = self._tell(standing, batch, nonce)
         inline = {place: pack(part.view) for place, part in parts.items() if is_small(part)}
         large = [
@@ -260,10 +268,48 @@ class PartitionProjector:
         standing: Standing,
         n: int,
         numbers: Mapping[RunId, int],
+        *,
+        left: frozenset[RunId],
     ) -> Batch:
         return fold_batch(
-            readings, heads=seen.records, counts=standing.counts, n=n, numbers=numbers, set_aside=self._set_aside
+            readings,
+            heads=seen.records,
+            counts=standing.counts,
+            n=n,
+            numbers=numbers,
+            set_aside=self._set_aside,
+            left=left,
         )
+
+    async def _left(self, standing: Standing, readings: Sequence[Heard | DeadLetter], seen: Seen) -> frozenset[RunId]:
+        """Find the runs that these events would begin, and that left for the archive or were erased.
+
+        Whoever asks for a run has looked there before: a request to run begins one without more ado.
+        """
+        if not standing.has_archived:
+            return frozenset()
+        fresh: dict[RunId, str | None] = {}
+        for reading in readings:
+            if isinstance(reading, Heard) and seen.records.get(reading.entry.event.run_id) is None:
+                event = reading.entry.event
+                fresh.setdefault(event.run_id, None if event.request is not None else event.project_name or "")
+        asked = [run_id for run_id, project in fresh.items() if project is not None]
+        if not asked:
+            return frozenset()
+        perhaps = await tombstones.perhaps(self._store.client, self._keys, asked)
+        if perhaps and self._archive is None:
+            _log.warning("archive_not_asked", extra={"partition": self._partition, "runs": len(perhaps)})
+            return frozenset()
+        found = [run_id for run_id in perhaps if await self._has_left(standing, run_id, fresh[run_id])]
+        if found:
+            _log.info("late_events_ignored", extra={"partition": self._partition, "runs": len(found)})
+        return frozenset(found)
+
+    async def _has_left(self, standing: Standing, run_id: RunId, project: str | None) -> bool:
+        assert self._archive is not None
+        # the project that the event names, first: it is nearly always the one
+        names = sorted(standing.counts, key=lambda name: name != project)
+        return await self._archive.is_known(run_id, names)
 
     async def _reserve(self, standing: Standing, batch: Batch) -> dict[RunId, int]:
         asked: dict[str, list[RunId]] = {}

@@ -16,6 +16,8 @@ import msgspec
 from runstore.adapters.counted import redis_numbers
 from runstore.adapters.store import RedisStore
 from runstore.admission import Admission, token_of
+from runstore.archive.config import ArchiveConfig
+from runstore.archive.opening import archivers, open_archive, with_archive
 from runstore.config import LogSettings, StoreSettings
 from runstore.core.errors import RunstoreError
 from runstore.endpoints import Claim, Endpoints, claim, find
@@ -74,6 +76,9 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     """How the log file is written."""
 
+    archive: ArchiveConfig = ArchiveConfig()
+    """Where ended runs go. Unset: they stay."""
+
     worker: WorkerConfig | None = None
     """The worker's own settings, but for its projects. Unset: the defaults, with its folder in the data folder."""
 
@@ -128,12 +133,19 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         )
         store = await stack.enter_async_context(RedisStore.open(engine.redis_url, **config.store.opening()))
         token = token_of(config.data_dir, config.token)
-        projector, reaper, numbers = Projector(store, config.projector), Reaper(store, config.reaper), Numbers()
+        archive = open_archive(config.archive.beside(config.data_dir))
+        projector, reaper = Projector(store, config.projector, archive=archive), Reaper(store, config.reaper)
+        numbers = Numbers()
         numbers.add(redis_numbers)
         numbers.add(of_projector(projector, reaper))
         numbers.add_look(census_of(projector))
-        services: list[Service] = [Admission(store, token, config.data_dir), projector, reaper]
-        gateway = Gateway(store, config.gateway, jwt=config.jwt, numbers=numbers)
+        services: list[Service] = [
+            Admission(store, token, config.data_dir),
+            projector,
+            reaper,
+            *archivers(store, archive),
+        ]
+        gateway = Gateway(with_archive(store, archive), config.gateway, jwt=config.jwt, numbers=numbers)
         for service in (*services, gateway):
             await stack.enter_async_context(started(service))
         services.append(gateway)

@@ -71,14 +71,14 @@ class Lookup:
             self.counts.kept += 1
         return answer
 
-    async def record(self, run_id: RunId) -> Record | None:
-        """Get a run's record as the store has it now, or as it is for good."""
+    async def record(self, run_id: RunId, *, projects: frozenset[str] | None = None) -> Record | None:
+        """Get a run's record as the store has it now, or as it is for good; `projects` as for `fresh`."""
         kept = self._kept.get(run_id)
         if kept is not None:
             self._kept.move_to_end(run_id)
             self.counts.kept += 1
             return kept.record
-        return await self.fresh(run_id)
+        return await self.fresh(run_id, projects=projects)
 
     async def record_for(self, principal: Principal, run_id: RunId) -> Record | None:
         """Get a run's record if the caller may see it.
@@ -86,15 +86,17 @@ class Lookup:
         A run out of reach costs what one that does not exist costs, also where its answer is kept.
         """
         was_kept = run_id in self._kept
-        record = await self.record(run_id)
+        record = await self.record(run_id, projects=principal.projects)
         if record is None or principal.may_see(record.run.project_name, run_id):
             return record
         if was_kept:
-            await self.fresh(run_id)
+            await self.fresh(run_id, projects=principal.projects)
         return None
 
-    async def fresh(self, run_id: RunId) -> Record | None:
+    async def fresh(self, run_id: RunId, *, projects: frozenset[str] | None = None) -> Record | None:
         """Get a run's record as the store has it now: what was ignored after the end is in it too.
+
+        Where the store does not have it, its archive is asked: about these projects (None: all) and no others.
 
         Raises: StoreUnavailable, also where it is not safe in time to tell of it.
         """
@@ -104,6 +106,12 @@ class Lookup:
             floor = self._tail.floor(self._tail.partition_of(run_id)) if self._tail is not None else None
             record = await self._ask(run_id)
             if generation != self._generation:
+                continue
+            if record is None and self._runs.has_archive:
+                # not in the joined question: nobody who asked for another run waits for the archive
+                record = await self._runs.get_archived(run_id, projects)
+                if generation == self._generation:
+                    return record
                 continue
             if record is None or floor is None or record.version <= floor:
                 return record

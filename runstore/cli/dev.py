@@ -16,7 +16,7 @@ from runstore.cli.screen import Screen, err, out
 from runstore.cli.services import check_port, explain_address
 from runstore.cli.signals import run_until_asked
 from runstore.cli.target import Config
-from runstore.config import JWT, LogSettings, Settings, StoreSettings
+from runstore.config import ARCHIVE, JWT, LogSettings, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def plan(
 
     Raises: SettingUnusable; Trouble; InvalidRequest for a token that cannot be one.
     """
+    from runstore.archive.config import ArchiveConfig
     from runstore.core.token import check_fixed_token
     from runstore.dev import GRACE_S, WORKER_FOLDER, DevConfig
     from runstore.gateway import GatewayConfig, JwtConfig
@@ -101,6 +102,7 @@ def plan(
         "projector": ProjectorConfig,
         "reaper": ReaperConfig,
         "worker": WorkerConfig,
+        ARCHIVE: ArchiveConfig,
     }
     settings.check_variables(records)
     try:
@@ -118,6 +120,7 @@ def plan(
         log=settings.record("log", LogSettings, {"format": log_format}),
         projector=settings.record("projector", ProjectorConfig),
         reaper=settings.record("reaper", ReaperConfig),
+        archive=settings.record(ARCHIVE, ArchiveConfig),
         worker=settings.record(
             "worker",
             WorkerConfig,

@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -21,10 +21,10 @@ from runstore.cli.several import check_processes, reserve_port, serve_several, u
 from runstore.cli.signals import run_until_asked
 from runstore.cli.supervisor import hold_alive, stopping, tell, watched
 from runstore.cli.target import Config, DataDir, RedisUrl, find_store
-from runstore.config import JWT, LogSettings, Settings, StoreSettings
+from runstore.config import ARCHIVE, JWT, LogSettings, Settings, StoreSettings
 from runstore.endpoints import DATA_DIR, find
 from runstore.engine import folder as data_folder
-from runstore.lifecycle import started, until_any_ends
+from runstore.lifecycle import Service, started, until_any_ends
 
 if TYPE_CHECKING:
     from runstore.adapters.store import RedisStore
@@ -71,12 +71,15 @@ def gateway(
     log_format: _Format = None,
 ) -> int:
     """Serve HTTP and websockets until SIGTERM or Ctrl-C; a second signal ends it at once."""
+    from runstore.archive.config import ArchiveConfig
+    from runstore.archive.opening import open_archive, with_archive
     from runstore.gateway import Gateway, GatewayConfig, JwtConfig
 
     settings = Settings.load(os.environ, config)
-    settings.check_variables({"gateway": GatewayConfig, JWT: JwtConfig})
+    settings.check_variables({"gateway": GatewayConfig, JWT: JwtConfig, ARCHIVE: ArchiveConfig})
     jwt = read_jwt(settings)
     flags = {"host": host, "port": check_port(port), "metrics_port": metrics_port, "metrics_host": metrics_host}
+    archiving = settings.record(ARCHIVE, ArchiveConfig).beside(data_dir)
     record = settings.record("gateway", GatewayConfig, flags)
     log = _log_settings(settings, log_level, log_format)
     store = find_store(redis_url, data_dir, settings)
@@ -90,7 +93,9 @@ def gateway(
             async with (
                 _opened(store) as opened,
                 given_out(told, seat) as (numbers, server),
-                began(lambda: Gateway(opened, record, jwt=jwt, numbers=numbers)) as service,
+                began(
+                    lambda: Gateway(with_archive(opened, open_archive(archiving)), record, jwt=jwt, numbers=numbers)
+                ) as service,
             ):
                 tell({"url": service.url, "ws_url": service.ws_url, **_where(server)})
                 await until_any_ends(service)
@@ -122,15 +127,18 @@ def projector(
     log_format: _Format = None,
 ) -> int:
     """Fold events into runs, and end the runs whose worker or time is gone, until SIGTERM or Ctrl-C."""
+    from runstore.archive.config import ArchiveConfig
+    from runstore.archive.opening import archivers, open_archive
     from runstore.loading import Loading
     from runstore.projection.numbers import census_of, numbers_of
     from runstore.projector import Projector, ProjectorConfig
     from runstore.reaper import Reaper, ReaperConfig
 
     settings = Settings.load(os.environ, config)
-    settings.check_variables({"projector": ProjectorConfig, "reaper": ReaperConfig})
+    settings.check_variables({"projector": ProjectorConfig, "reaper": ReaperConfig, ARCHIVE: ArchiveConfig})
     flags = {"metrics_port": metrics_port, "metrics_host": metrics_host}
     projecting, reaping = settings.record("projector", ProjectorConfig, flags), settings.record("reaper", ReaperConfig)
+    archiving = settings.record(ARCHIVE, ArchiveConfig).beside(data_dir)
     log = _log_settings(settings, log_level, log_format)
     store = find_store(redis_url, data_dir, settings)
 
@@ -141,16 +149,19 @@ def projector(
 
         async def work(tell: _Tell, seat: int) -> None:
             async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
-                reaper = Reaper(opened, reaping)
-                async with (
-                    began(lambda: Loading(opened)) as loading,
-                    began(lambda: Projector(opened, projecting)) as folding,
-                    started(reaper),
-                ):
+                reaper, archive = Reaper(opened, reaping), open_archive(archiving)
+                others: list[Service] = [reaper, *archivers(opened, archive)]
+                async with AsyncExitStack() as stack:
+                    loading = await stack.enter_async_context(began(lambda: Loading(opened)))
+                    folding = await stack.enter_async_context(
+                        began(lambda: Projector(opened, projecting, archive=archive))
+                    )
+                    for service in others:
+                        await stack.enter_async_context(started(service))
                     numbers.add(numbers_of(folding, reaper))
                     numbers.add_look(census_of(folding))
                     tell(_where(server))
-                    await until_any_ends(loading, folding, reaper)
+                    await until_any_ends(loading, folding, *others)
 
         if processes == 1:
             return _serve(lambda: work(ready, 0), log)

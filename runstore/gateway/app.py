@@ -207,6 +207,7 @@ def make_services(
     runs = SafeRuns(store.runs, tail)
     lookup = Lookup(runs, store.outputs, cache_bytes=config.cache_bytes, tail=tail)
     tail.on_rollback(lambda _: lookup.forget_all())
+    tail.on_rollback(lambda _: runs.forget_archived())
     return Services(
         store=store,
         runs=runs,

@@ -100,3 +100,8 @@ async def reserved(client: StoreClient, project_name: str) -> list[RunId]:
     """Name the runs that have a reservation."""
     fields = await client.execute_command("HKEYS", numbers_key(project_name))
     return [from_bytes(field[2:]) for field in fields if field.startswith(b"r:") and len(field) == 18]
+
+
+async def erase(client: StoreClient, project_name: str) -> None:
+    """Forget all numbers of a project that has no runs left: they begin with 1 again. Raises: StoreUnavailable."""
+    await client.execute_command("UNLINK", numbers_key(project_name))

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     },
     "Operation": {
         "token": ("token:app", "Create, list and revoke API tokens."),
+        "archive": ("archive:app", "Move ended runs out of Redis, bring one back, erase for good."),
         "rebuild": ("rebuild:rebuild", "Fold the log once more, and tell what the store has made of it."),
         "doctor": ("doctor:doctor", "Look for what is wrong with a store, and say what to do."),
         "bench": ("bench:bench", "Measure runstore beside its yardsticks on this machine."),

@@ -5,7 +5,8 @@ import pytest
 from runstore.cli.run import read_inputs
 from tests.cli.command import Command
 
-COMMANDS = "demo dev gateway projector worker run get list watch cancel logs exec mcp token rebuild doctor bench"
+COMMANDS = "demo dev gateway projector worker run get list watch cancel logs exec mcp token archive rebuild doctor"
+COMMANDS += " bench"
 
 
 @pytest.mark.parametrize("name", COMMANDS.split())
@@ -17,7 +18,7 @@ def test_every_command_has_help(name: str, command: Command) -> None:
     assert name in command("--help").out
 
 
-@pytest.mark.parametrize("name", ["archive"])
+@pytest.mark.parametrize("name", ["backup"])
 def test_a_command_that_there_is_not_is_not_shown(name: str, command: Command) -> None:
     assert f" {name} " not in command("--help").out
     assert command(name).code == 2

@@ -8,7 +8,7 @@ of the runs and everybody who resumes is told to look again.
 import re
 from collections.abc import AsyncIterator, Sequence
 from secrets import token_bytes
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -26,7 +26,7 @@ from runstore.core.run import HistoryItem, Run, end_ms
 from runstore.core.status import Status
 from runstore.projection.partition import bring_outputs
 from runstore.projection.reading import DeadLetter, Heard, read_entry
-from runstore.projection.refold import Difference, Refold, differences_of, is_whole, renumbered
+from runstore.projection.refold import Difference, Fresh, Refold, as_it_left, differences_of, is_whole, renumbered
 from runstore.wire.feed import FeedEntry, decode_feed, encode_feed
 from runstore.wire.keys import PAGE_RUNS, PartitionKeys
 from runstore.wire.record import PROJECTED, Record, decode_history, encode_item, encode_record
@@ -38,14 +38,33 @@ ROUNDS: Final = 5
 """How often runs are looked at again that moved on meanwhile, or a swap is tried that another commit came before."""
 
 
+class Archived(Protocol):
+    """The runs that left the store."""
+
+    async def get_archived(self, run_id: RunId) -> Record | None:
+        """Get the record of a run that left."""
+        ...
+
+    async def history(self, run_id: RunId) -> list[HistoryItem]:
+        """Get the kept events of a run, in stream order."""
+        ...
+
+    async def is_erased(self, run_id: RunId) -> bool:
+        """Whether a run was erased for good."""
+        ...
+
+
 class Report(msgspec.Struct, kw_only=True):
     """What was compared. `older` runs have events that are no longer kept, `moving` ones never stood still.
+
+    `archived` runs were compared with what the archive has of them.
 
     `swapped` runs were put right, by which `put_right` of the differences are gone.
     """
 
     entries: int = 0
     compared: int = 0
+    archived: int = 0
     older: int = 0
     moving: int = 0
     swapped: int = 0
@@ -66,10 +85,12 @@ class _Cursor(msgspec.Struct):
 
 
 class Rebuild:
-    """Compare a store with its log, partition by partition."""
+    """Compare a store, and its archive where there is one, with its log, partition by partition."""
 
-    def __init__(self, store: RedisStore) -> None:
+    def __init__(self, store: RedisStore, archived: Archived | None = None) -> None:
         self._store = store
+        self._archived = archived
+        self._left: dict[RunId, list[Difference]] = {}
         self._client = store.client
 
     async def run(self, *, swap: bool = False) -> Report:
@@ -104,7 +125,9 @@ class Rebuild:
         report.moving += len(moving)
         report.entries += refold.entries
         report.compared += len(refold.fresh)
-        report.differences += [difference for found in bad.values() for difference in found]
+        report.archived += len(self._left)
+        report.differences += [each for found in (*bad.values(), *self._left.values()) for each in found]
+        self._left.clear()
         report.differences += [each async for each in self._extra(keys, refold)]
 
     async def _fold(self, keys: PartitionKeys, refold: Refold, after: EntryId) -> _Cursor | None:
@@ -144,6 +167,8 @@ class Rebuild:
             some = run_ids[begin : begin + RUNS_A_READ]
             for run_id, live in zip(some, await self._read(keys, some), strict=True):
                 fresh, record = refold.fresh[run_id], live.record
+                if record is None and not live.is_corrupt and await self._has_left(fresh, keys.partition, older):
+                    continue
                 if record is not None and record.version > cursor.n:
                     moving.append(run_id)
                 elif not is_whole(fresh, live.items):
@@ -151,6 +176,19 @@ class Rebuild:
                 elif found := differences_of(fresh, record.run if record else None, live.items, keys.partition):
                     bad[run_id] = found
         return bad, moving
+
+    async def _has_left(self, fresh: Fresh, partition: int, older: set[RunId]) -> bool:
+        """Whether a run is in the archive, or was erased; what is there is compared with the log, and never swapped."""
+        run_id = fresh.run.run_id
+        record = await self._archived.get_archived(run_id) if self._archived is not None else None
+        if record is None or self._archived is None:
+            return self._archived is not None and await self._archived.is_erased(run_id)
+        items = await self._archived.history(run_id)
+        if not is_whole(fresh, items):
+            older.add(run_id)
+        else:
+            self._left[run_id] = differences_of(as_it_left(fresh, record.run, items), record.run, items, partition)
+        return True
 
     async def _read(self, keys: PartitionKeys, run_ids: Sequence[RunId]) -> list[_Live]:
         pipe = self._client.pipeline(transaction=False)

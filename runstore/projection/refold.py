@@ -85,6 +85,17 @@ def differences_of(fresh: Fresh, live: Run | None, items: Sequence[HistoryItem],
     return found
 
 
+def as_it_left(fresh: Fresh, left: Run, items: Sequence[HistoryItem]) -> Fresh:
+    """Return what the log tells of a run up to when it left: what was told later was ignored, and is kept nowhere."""
+    kept = fresh.items[: len(items)]
+    if any(not item.ignored for item in fresh.items[len(items) :]):
+        return fresh
+    run = msgspec.structs.replace(
+        fresh.run, events=left.events, ignored=left.ignored, late_output=left.late_output, progress=left.progress
+    )
+    return Fresh(run=run, items=kept, began=fresh.began, is_numbered=fresh.is_numbered)
+
+
 def renumbered(run: Run, number: int | None) -> Run:
     """Return a run with a number that no event tells."""
     return msgspec.structs.replace(run, run_number=number)

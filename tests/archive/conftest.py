@@ -13,8 +13,6 @@ from runstore.adapters.store import RedisStore
 from runstore.archive.archive import Archive
 from tests.archive.site import NOW, Attic
 
-pytest.importorskip("obstore", reason="the archive needs obstore: pip install 'runstore[archive]'")
-
 
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
@@ -45,6 +43,7 @@ def make_bucket(port: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="the archive needs obstore: pip install 'runstore[archive]'")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 

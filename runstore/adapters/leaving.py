@@ -59,7 +59,7 @@ async def ended_runs(store: RedisStore, keys: PartitionKeys, *, upto_ms: int, mo
 
     Raises: StoreUnavailable.
     """
-    [mark] = await get_marks(store.client, [keys]) if store.safety.has_mark else [None]
+    safe_n = await _safe_n(store, keys)
     await store.client.execute_command("ZREMRANGEBYSCORE", keys.restored, "-inf", await now_ms(store.client))
     held = frozenset(await store.client.execute_command("ZRANGE", keys.restored, 0, -1))
     for name in await store.client.execute_command("HKEYS", keys.projects):
@@ -72,13 +72,21 @@ async def ended_runs(store: RedisStore, keys: PartitionKeys, *, upto_ms: int, mo
                 for record in await get_records(store.client, store.meta, run_ids):
                     if record is None or to_bytes(record.run.run_id) in held:
                         continue
-                    is_safe = mark is None or record.version <= mark.n
+                    is_safe = safe_n is None or record.version <= safe_n
                     if record.run.is_terminal and end_ms(record.run) <= upto_ms and is_safe:
                         found += 1
                         yield record
             skipped += len(pages)
             if len(pages) < _PAGES_A_READ:
                 break
+
+
+async def _safe_n(store: RedisStore, keys: PartitionKeys) -> int | None:
+    """Return the number of the newest commit that is as safe as it is to be; None where that is all of them."""
+    if not store.safety.has_mark:
+        return None
+    [mark] = await get_marks(store.client, [keys])
+    return mark.n if mark is not None else 0
 
 
 async def runs_of_project(store: RedisStore, keys: PartitionKeys, project: str) -> list[Record]:

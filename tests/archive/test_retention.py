@@ -9,6 +9,7 @@ import pytest
 
 from runstore.adapters import tombstones
 from runstore.adapters.keeping import used_bytes
+from runstore.adapters.mark import get_marks
 from runstore.adapters.objects import Objects
 from runstore.adapters.store import RedisStore
 from runstore.archive.archive import Archive
@@ -161,3 +162,23 @@ async def test_an_archiver_that_is_stopped_midway_leaves_every_run_in_one_place_
     await asyncio.gather(moving, return_exceptions=True)
 
     assert sorted(await shed.walk(50)) == sorted(told)
+
+
+async def test_no_run_leaves_before_its_commit_is_as_safe_as_it_is_to_be(redis_url: str, tmp_path: Path) -> None:
+    async with RedisStore.open(redis_url, partitions=1, durability="replicated", timeout_s=0.2) as unsafe:
+        attic = Attic(unsafe, Archive(Objects.open(str(tmp_path)), NOW))
+        run_id = run_id_of(1)
+        async with RedisStore.open(redis_url) as plain:
+            await Attic(plain, attic.archive).tell(run_id, "success")
+        await attic.projector.drain()  # no replica has it
+        assert (await attic.archiver.turn()).moved == 0
+
+    async with RedisStore.open(redis_url, durability="fsynced") as safe:
+        attic = Attic(safe, Archive(Objects.open(str(tmp_path)), NOW))
+        await attic.projector._load(0)
+        await attic.projector.mark()
+
+        assert (await attic.archiver.turn()).moved == 1
+        [mark] = await get_marks(safe.client, safe.meta.keys)
+        assert mark is not None
+        assert mark.n == (await safe.feed.newest([0]))[0].n

@@ -6,13 +6,13 @@ It is kept where the work for the request finds it, so that whatever is logged o
 import logging
 import re
 from contextvars import ContextVar
-from secrets import token_hex
+from random import getrandbits
 from typing import Final
 
 from runstore.core.token import MIN_FIXED_CHARACTERS
 
 HEADER: Final = "X-Request-Id"
-_MADE_BYTES: Final = 8
+_MADE_BITS: Final = 64
 _SANE: Final = re.compile(
     rf"[A-Za-z0-9._-]{{1,{MIN_FIXED_CHARACTERS - 1}}}"
     r"|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{32}|[0-7][0-9A-HJKMNP-TV-Z]{25}"
@@ -32,7 +32,7 @@ def begin(told: str | None) -> str:
 
 def make() -> str:
     """Make the id of a request that came without one."""
-    return token_hex(_MADE_BYTES)
+    return f"{getrandbits(_MADE_BITS):016x}"
 
 
 def current() -> str | None:

@@ -1,9 +1,9 @@
 """A look-up like the last one of its connection is answered as any other, and never taken for what it is not."""
 
 import asyncio
-import re
 import logging
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise

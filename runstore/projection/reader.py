@@ -65,13 +65,15 @@ class EventReader:
         self._most_bytes = most_bytes
         self._reads = 0
         self._singles = 0
+        self._waited_for: frozenset[int] = frozenset()
         self._partition_of = {keys.events: keys.partition for keys in store.meta.keys}
 
     async def read(self, after: Mapping[int, EntryId], block_ms: int) -> Found:
         """Read entries after the places, by partition, waiting so long for one. Raises: StoreUnavailable."""
         singles, self._singles = self._singles, 0
         found = Found({}, {})
-        if after and (block_ms <= 0 or singles % _MOST_SINGLES == 0):
+        # which logs cannot be read, only the count tells: a wait that names one fails for all
+        if after and (block_ms <= 0 or singles % _MOST_SINGLES == 0 or not self._waited_for.issuperset(after)):
             found = await self._take(after)
         if found.rows or block_ms <= 0:
             return found
@@ -83,7 +85,7 @@ class EventReader:
         replies = await self._reads_that_wait.read(streams, count=1, block_ms=block_ms)
         found.rows.update({self._partition_of[key]: _rows(rows) for key, rows in replies})
         if len(found.rows) <= 1:
-            self._singles = singles + 1
+            self._singles, self._waited_for = singles + 1, frozenset(waits_for)
         return found
 
     async def _take(self, after: Mapping[int, EntryId]) -> Found:

@@ -110,3 +110,15 @@ async def test_what_lies_behind_the_entries_of_one_run_is_read_at_once_before_lo
         reads.append(len(rows))
 
     assert len(reads) <= 9
+
+
+async def test_a_log_of_the_wrong_type_that_comes_back_fails_no_wait_for_the_others(real_store: RedisStore) -> None:
+    reader, home = EventReader(real_store, most_entries=256, most_bytes=MIB), real_store.meta.keys_of(RUN)
+    await real_store.client.set(home.events, "poison")
+    others = everything(real_store)
+    del others[home.partition]
+    await reader.read(others, 1)
+
+    found = await reader.read(everything(real_store), 1)
+
+    assert set(found.unreadable) == {home.partition}

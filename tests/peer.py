@@ -52,12 +52,12 @@ class Peer:
 
 async def serve(services: Services, principal: Principal, peer: Peer) -> None:
     """Serve a peer until either side ends it."""
-    reach = Reach(tail=services.tail, lookup=services.lookup, resolver=services.resolver, principal=principal)
+    reach = Reach.of(services, principal)
 
     def make(connection: Connection, message: Subscribe) -> Subscribed:
         if message.project_name is not None:
             return ProjectSubscription(connection, reach, message)
         return RunsSubscription(connection, reach, message)
 
-    connection = Connection(peer, lambda: None, services.config, make, Allowance(services, principal))  # type: ignore[arg-type]
+    connection = Connection(peer, None, services.config, make, Allowance(services, principal))  # type: ignore[arg-type]
     await connection.serve()

@@ -1,8 +1,8 @@
 """Who listens to what: a change costs only those who listen to its run or its project."""
 
 import logging
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -19,15 +19,13 @@ _LOG = logging.getLogger("runstore.feed")
 class Push:
     """One change as it is given to listeners: shared by all of them."""
 
-    __slots__ = ("body", "item", "made", "place", "version")
+    __slots__ = ("body", "item", "place", "version")
 
     def __init__(self, place: Place, version: Version, body: Body, item: HistoryItem | None) -> None:
         self.place = place
         self.version = version
         self.body = body
         self.item = item
-        self.made: dict[Hashable, Any] = {}
-        """What a listener made of it, for the others that want the very same."""
 
     @property
     def run(self) -> Run:

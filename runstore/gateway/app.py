@@ -10,6 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from runstore.feed import FeedTail, SafeRuns
+from runstore.gateway.audience import Audiences
 from runstore.gateway.body import Reserve, let_wait
 from runstore.gateway.browsers import guard_browsers
 from runstore.gateway.config import GatewayConfig
@@ -226,6 +227,7 @@ def make_services(
             "websockets, streams and waiting answers",
             "close one, or ask without a wait",
         ),
+        audiences=Audiences(tail),
         subscribed=Holds(
             config.runs_per_token, "subscribed runs", "unsubscribe some, or subscribe to their project instead"
         ),

@@ -17,6 +17,7 @@ from runstore.wire.cursor import encode_cursor
 
 if TYPE_CHECKING:
     from runstore.feed import FeedTail
+    from runstore.gateway.audience import Audiences
     from runstore.gateway.auth import Authentication
     from runstore.gateway.body import Reserve
     from runstore.gateway.holds import Holds
@@ -115,6 +116,7 @@ class Services:
         holds: "Holds",
         subscribed: "Holds",
         numbers: "Numbers",
+        audiences: "Audiences",
     ) -> None:
         self.store = store
         self.runs = runs
@@ -132,6 +134,7 @@ class Services:
         self.subscribed = subscribed
         self.numbers = numbers
         self.counts = GatewayCounts()
+        self.audiences = audiences
         self.stopping = asyncio.Event()
         self.big_outputs = asyncio.Semaphore(config.big_outputs_at_once)
         self._commits: set[asyncio.Task[Any]] = set()

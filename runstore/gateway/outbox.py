@@ -1,11 +1,13 @@
 """The outbox of one websocket: bounded in bytes, offered to and never waited for."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import Final
 
 from runstore.feed import Body
 
 Key = Hashable
+_JOINED_BYTES: Final = 64 * 1024
 
 
 class Message:
@@ -42,6 +44,22 @@ class Message:
                 text = b"%b%b}" % (self._text, whole)
             self._frame = text_frame(text)
         return self._frame
+
+
+def joined_frames(messages: Sequence[Message], most_bytes: int) -> bytes | None:
+    """Return the frames of messages in one piece; None where one has to be fetched, or they are too many bytes."""
+    if len(messages) == 1:
+        (message,) = messages
+        return message.frame() if message.held_bytes <= most_bytes else None
+    if sum(message.held_bytes for message in messages) > min(most_bytes, _JOINED_BYTES):
+        return None
+    frames: list[bytes] = []
+    for message in messages:
+        frame = message.frame()
+        if frame is None:
+            return None
+        frames.append(frame)
+    return b"".join(frames)
 
 
 def text_frame(text: bytes) -> bytes:

@@ -7,6 +7,7 @@ one of its own subprotocols.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import WSCloseCode, web
@@ -36,7 +37,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     services, streams = services_of(request), request.app[STREAMS]
     caller = request[CALLER]
     protocol = _subprotocol(request)
-    ws = web.WebSocketResponse(
+    ws = _Websocket(
         timeout=streams.config.close_s,
         heartbeat=streams.config.heartbeat_s,
         protocols=(protocol,) if protocol else (),
@@ -66,7 +67,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     return ws
 
 
-async def _let_go(ws: web.WebSocketResponse) -> None:
+async def _let_go(ws: "_Websocket") -> None:
     """Leave nothing of a lost websocket in memory: neither in its timer, until the next ping is due, nor as a cycle.
 
     A crowd that loses its connections comes back at once, and what is left of it would be there twice.
@@ -76,9 +77,9 @@ async def _let_go(ws: web.WebSocketResponse) -> None:
         error.__traceback__ = None  # its frames hold the websocket, which holds it
 
 
-async def _serve(request: web.Request, ws: web.WebSocketResponse) -> None:
+async def _serve(request: web.Request, ws: "_Websocket") -> None:
     services, streams, caller = services_of(request), request.app[STREAMS], request[CALLER]
-    reach = Reach(tail=services.tail, lookup=services.lookup, resolver=services.resolver, principal=caller.principal)
+    reach = Reach.of(services, caller.principal)
 
     def make(connection: Connection, message: Subscribe) -> Subscribed:
         if message.project_name is not None:
@@ -86,7 +87,8 @@ async def _serve(request: web.Request, ws: web.WebSocketResponse) -> None:
         return RunsSubscription(connection, reach, message)
 
     allowance = Allowance(services, caller.principal)
-    connection = Connection(ws, lambda: request.transport, streams.config, make, allowance)
+    connection = Connection(ws, request.transport, streams.config, make, allowance)
+    ws.before_close = connection.hush
     stream = _Socket(connection)
     streams.add(stream, caller)
     services.counts.sockets += 1
@@ -95,6 +97,7 @@ async def _serve(request: web.Request, ws: web.WebSocketResponse) -> None:
     finally:
         services.counts.sockets -= 1
         streams.remove(stream)
+        ws.before_close = None
 
 
 def _subprotocol(request: web.Request) -> str | None:
@@ -110,6 +113,17 @@ def _subprotocol(request: web.Request) -> str | None:
     if offered and not others:
         raise HttpProblem("bad_request", "offer the subprotocol runstore.v1 beside the token")
     return others[0] if others else None
+
+
+class _Websocket(web.WebSocketResponse):
+    """A websocket that tells before it sends a close frame, its answer to the peer's own too."""
+
+    before_close: Callable[[], None] | None = None
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if self.before_close is not None:
+            self.before_close()
+        return await super().close(code=code, message=message, drain=drain)
 
 
 class _Socket:

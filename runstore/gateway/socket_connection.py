@@ -26,7 +26,7 @@ from runstore.core.errors import (
 )
 from runstore.gateway.allowance import Allowance
 from runstore.gateway.config import GatewayConfig
-from runstore.gateway.outbox import Key, Message, Outbox
+from runstore.gateway.outbox import Key, Message, Outbox, joined_frames
 from runstore.wire.messages import (
     ClientMessage,
     ErrorMessage,
@@ -47,8 +47,6 @@ _MOST_JOBS_A_SUBSCRIPTION: Final = 2
 TRY_AGAIN_LATER = WSCloseCode.TRY_AGAIN_LATER
 _UNSENT_BYTES: Final = 16 * 1024
 """What a peer may leave unread before its messages go by way of the outbox, which is bounded and waits."""
-
-_AT_ONCE_BYTES: Final = 64 * 1024
 
 
 class Subscribed(Protocol):
@@ -78,6 +76,7 @@ class Connection:
         "_config",
         "_jobs",
         "_limits",
+        "_line",
         "_make",
         "_outbox",
         "_subscriptions",
@@ -89,13 +88,16 @@ class Connection:
     def __init__(
         self,
         ws: web.WebSocketResponse,
-        transport: Callable[[], asyncio.Transport | None],
+        transport: asyncio.Transport | None,
         config: GatewayConfig,
         make: Callable[["Connection", Subscribe], Subscribed],
         allowance: Allowance,
     ) -> None:
         self._ws = ws
         self._transport = transport
+        self._line = transport
+        """Where frames go at once: None while anything else is to go first, and once the websocket is closing."""
+
         self._config = config
         self._make = make
         self._allowance = allowance
@@ -150,6 +152,10 @@ class Connection:
             for message in messages:
                 self.offer(message)
 
+    def hush(self) -> None:
+        """Let nothing go at once any more: the websocket is closing, and nothing may follow a close frame."""
+        self._line = None
+
     def tell(self, message: ServerMessage) -> None:
         """Offer a message that is no push."""
         self.offer(Message(encode_message(message)))
@@ -179,6 +185,7 @@ class Connection:
         """Close the websocket; what waits is dropped, and nothing is sent after the close frame."""
         if self._closer is None:
             self._silence()
+            self.hush()
             asyncio.get_running_loop().call_later(self._config.close_s, self._abort)
             self._closer = asyncio.create_task(self._close(code, reason), name="socket-closer")
 
@@ -273,27 +280,18 @@ class Connection:
 
     def _go_at_once(self, messages: Sequence[Message]) -> bool:
         """Write messages to a peer that keeps up, if they are at hand: that needs no task, and frames are shared."""
-        if self._writer is not None or len(self._outbox) or self._ws.closed:
+        line = self._line
+        if line is None or line.is_closing() or line.get_write_buffer_size() > _UNSENT_BYTES:
             return False
-        transport = self._transport()
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > _UNSENT_BYTES:
+        frames = joined_frames(messages, self._config.outbox_bytes)
+        if frames is None:
             return False
-        held_bytes = sum(message.held_bytes for message in messages)
-        if held_bytes > self._config.outbox_bytes or (len(messages) > 1 and held_bytes > _AT_ONCE_BYTES):
-            return False
-        frames: list[bytes] = []
-        pushes = 0
-        for message in messages:
-            frame = message.frame()
-            if frame is None:
-                return False
-            frames.append(frame)
-            pushes += message.is_push
-        transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-        self._allowance.counts.websocket_pushes += pushes
+        line.write(frames)
+        self._allowance.counts.websocket_pushes += sum(message.is_push for message in messages)
         return True
 
     def _wake(self) -> None:
+        self._line = None
         if self._writer is None:
             self._writer = asyncio.create_task(self._write(), name="socket-writer")
 
@@ -316,6 +314,8 @@ class Connection:
             self.close(WSCloseCode.INTERNAL_ERROR, "the gateway failed: reconnect and resume by cursor")
         finally:
             self._writer = None
+            if self._closer is None and not self._ws.closed:
+                self._line = self._transport
 
     def _silence(self) -> None:
         self._leave_all()
@@ -336,9 +336,28 @@ class Connection:
             await self._ws.close(code=code, message=reason.encode())
 
     def _abort(self) -> None:
-        transport = self._transport()
-        if transport is not None:  # None once the connection is lost
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def offer_to_all(connections: Sequence[Connection], messages: Sequence[Message], key: Key | None = None) -> None:
+    """Offer the same messages to many connections of one gateway, the frames made once; `key` as in `offer`.
+
+    This loop is what a fan-out costs, so it does no more for who keeps up than to see that, and write.
+    """
+    if not connections:
+        return
+    frames = joined_frames(messages, connections[0]._config.outbox_bytes)
+    for connection in connections:
+        try:
+            line = connection._line
+            if line is None or frames is None or line.is_closing() or line.get_write_buffer_size() > _UNSENT_BYTES:
+                for message in messages:
+                    connection.offer(message, key)
+            else:
+                line.write(frames)
+        except Exception:  # noqa: BLE001 - what is wrong with one must not deafen the others
+            _LOG.exception("offer_failed")
 
 
 def _detail(error: RunstoreError) -> str:

@@ -1,16 +1,13 @@
 """A subscription to a project on a websocket: replay from the cursor, then go on live; it never ends by itself."""
 
-from collections.abc import Sequence
-
 from runstore.core.cursor import Place
 from runstore.core.errors import Forbidden
 from runstore.core.ids import check_project_name
-from runstore.core.times import to_iso
-from runstore.feed import Push, Rollback
+from runstore.gateway.audience import Wish
 from runstore.gateway.outbox import Message
 from runstore.gateway.socket_connection import Connection
 from runstore.gateway.socket_places import ENTRIES_A_READ, resume, since_of
-from runstore.gateway.socket_runs import Reach, offer_progress
+from runstore.gateway.socket_runs import Reach
 from runstore.wire.cursor import decode_cursor, encode_cursor
 from runstore.wire.messages import (
     ResetMessage,
@@ -18,7 +15,6 @@ from runstore.wire.messages import (
     Subscribe,
     SubscribedMessage,
     encode_message,
-    run_head,
 )
 
 _TOO_OLD = "the cursor cannot be served any more: catch up by what has finished since"
@@ -31,7 +27,7 @@ class ProjectSubscription:
     so that nothing has to be held back.
     """
 
-    __slots__ = ("_at", "_connection", "_is_left", "_message", "_project_name", "_reach")
+    __slots__ = ("_at", "_connection", "_is_left", "_message", "_reach", "_wish")
 
     def __init__(self, connection: Connection, reach: Reach, message: Subscribe) -> None:
         self._connection = connection
@@ -39,10 +35,11 @@ class ProjectSubscription:
         self._message = message
         self._at: dict[int, Place] = {}
         self._is_left = False
-        self._project_name = check_project_name(message.project_name or "")
+        self._wish = Wish.of(message)
+        project_name = check_project_name(self._wish.project_name)
         principal = reach.principal
-        if principal.run_id is not None or not principal.reaches(self._project_name):
-            raise Forbidden(f"the token may not read the project {self._project_name!r}")
+        if principal.run_id is not None or not principal.reaches(project_name):
+            raise Forbidden(f"the token may not read the project {project_name!r}")
         if message.cursor is not None:
             decode_cursor(message.cursor)
 
@@ -72,24 +69,7 @@ class ProjectSubscription:
     def leave(self) -> None:
         """Hear nothing more."""
         self._is_left = True
-        self._reach.tail.hub.leave(self, project_name=self._project_name)
-
-    def hear(self, pushes: Sequence[Push]) -> None:
-        """Offer what happened in the project."""
-        spoken = [push for push in pushes if self._is_wanted(push)]
-        tail = self._reach.tail
-        if spoken:
-            self._connection.offer_all(
-                [self._run(push, tail.cursor_text(None, push.place if push is spoken[-1] else None)) for push in spoken]
-            )
-        for push in pushes:
-            if push.has_progress and self._message.events == "all":
-                offer_progress(self._connection, self._message.id, push)
-
-    def rolled_back(self, rollback: Rollback) -> None:
-        """Say that some of what happened cannot be told; the tail goes on from its new places."""
-        reset = ResetMessage(id=self._message.id, since=to_iso(rollback.since_us), detail=rollback.detail)
-        self._connection.tell(reset)
+        self._reach.audiences.leave(self._connection, self._wish)
 
     async def _catch_up(self, life: int) -> None:
         tail = self._reach.tail
@@ -116,12 +96,12 @@ class ProjectSubscription:
             return
         for entry in entries:
             there = tail.place_of(partition, entry)
-            spoken = [push for push in tail.pushes(partition, entry, wanted_only=False) if self._is_wanted(push)]
+            spoken = [push for push in tail.pushes(partition, entry, wanted_only=False) if self._wish.covers(push)]
             for push in spoken[:-1]:
-                await self._connection.send(self._run(push, self._cursor()))
+                await self._connection.send(self._wish.tell(push, self._cursor()))
             self._at[partition] = there
             if spoken:
-                await self._connection.send(self._run(spoken[-1], self._cursor()))
+                await self._connection.send(self._wish.tell(spoken[-1], self._cursor()))
             if self._is_left:
                 return
 
@@ -143,20 +123,7 @@ class ProjectSubscription:
     def _join(self) -> None:
         if not self._is_left:
             self._at = {}
-            self._reach.tail.hub.join(self, project_name=self._project_name)
-
-    def _is_wanted(self, push: Push) -> bool:
-        if not push.is_transition or push.run.project_name != self._project_name:
-            return False
-        return self._message.events == "all" or push.run.is_terminal
-
-    def _run(self, push: Push, cursor: str) -> Message:
-        wanted = self._message.id, cursor, self._message.output
-        message: Message | None = push.made.get(wanted)
-        if message is None:
-            head = run_head(self._message.id, cursor, push.run.traceparent)
-            message = push.made[wanted] = Message(head, push.body, output=self._message.output)
-        return message
+            self._reach.audiences.join(self._connection, self._wish)
 
     def _cursor(self) -> str:
         return encode_cursor(tuple(self._at.values()))

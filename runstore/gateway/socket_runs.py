@@ -15,6 +15,8 @@ from runstore.core.run import Run
 from runstore.core.subscription import WHOLE_COMMIT, Change, Subscription, Version
 from runstore.core.times import to_iso
 from runstore.feed import Body, FeedTail, Looked, Push, Rollback
+from runstore.gateway.audience import Audiences
+from runstore.gateway.context import Services
 from runstore.gateway.outbox import Message
 from runstore.gateway.socket_connection import Connection
 from runstore.gateway.socket_places import Resumption, replay, resume, since_of
@@ -23,11 +25,11 @@ from runstore.resolve import Resolver
 from runstore.wire.cursor import decode_cursor, encode_cursor
 from runstore.wire.messages import (
     DoneMessage,
-    ProgressMessage,
     ResetMessage,
     Subscribe,
     SubscribedMessage,
     encode_message,
+    progress_text,
     run_head,
     unique,
 )
@@ -42,7 +44,19 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     tail: FeedTail
     lookup: Lookup
     resolver: Resolver
+    audiences: Audiences
     principal: Principal
+
+    @classmethod
+    def of(cls, services: Services, principal: Principal) -> "Reach":
+        """Make the reach of a caller of a gateway."""
+        return cls(
+            tail=services.tail,
+            lookup=services.lookup,
+            resolver=services.resolver,
+            audiences=services.audiences,
+            principal=principal,
+        )
 
 
 class RunsSubscription:
@@ -139,7 +153,7 @@ class RunsSubscription:
         if spoken:
             self._connection.offer_all(self._messages(spoken, pushes[-1].place))
         for push in progress:
-            offer_progress(self._connection, self._message.id, push)
+            _offer_progress(self._connection, self._message.id, push)
 
     def rolled_back(self, rollback: Rollback) -> None:
         """Hold everything back until the open runs were looked up again."""
@@ -298,9 +312,6 @@ def _is_said(run: Run, said: Run | None) -> bool:
     return said is not None and (said.status, said.attempt) == (run.status, run.attempt)
 
 
-def offer_progress(connection: Connection, subscription_id: str, push: Push) -> None:
+def _offer_progress(connection: Connection, subscription_id: str, push: Push) -> None:
     """Offer how far a run is, in place of what was not sent of that yet."""
-    run = push.run
-    assert run.progress is not None
-    text = encode_message(ProgressMessage(id=subscription_id, run_id=run.run_id, progress=run.progress))
-    connection.offer(Message(text), key=(subscription_id, run.run_id))
+    connection.offer(Message(progress_text(subscription_id, push.run)), key=(subscription_id, push.run.run_id))

@@ -7,6 +7,7 @@ import msgspec
 
 from runstore.core.errors import InvalidRequest, PayloadTooLarge
 from runstore.core.event import MAX_JSON_DEPTH, Progress
+from runstore.core.run import Run
 from runstore.wire.event import check_depth
 from runstore.wire.explain import explain
 
@@ -138,6 +139,12 @@ def run_head(subscription_id: str, cursor: str, traceparent: str | None = None) 
         cursor.encode(),
         trace,
     )
+
+
+def progress_text(subscription_id: str, run: Run) -> bytes:
+    """Write how far a run is. Needs: that it says so."""
+    assert run.progress is not None
+    return encode_message(ProgressMessage(id=subscription_id, run_id=run.run_id, progress=run.progress))
 
 
 def unique(run_ids: Iterable[str]) -> tuple[str, ...]:

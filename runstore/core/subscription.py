@@ -6,6 +6,7 @@ versions of one run only grow. So whatever is not newer than what was spoken is 
 and nothing can fall between the paths.
 """
 
+from collections.abc import Iterable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from runstore.core.ids import RunId
@@ -24,6 +25,10 @@ WHOLE_COMMIT: Final = 2**31
 """The position of a looked-up run, which has seen all of its last commit."""
 
 
+_ENDED: Final = Version(2**63)
+"""Newer than any version: nothing more is spoken of a run that has ended, or that is not of the subscription."""
+
+
 class Change(NamedTuple, Generic[P]):
     """What became of one run: its version, whether it has ended by it, and what is to be pushed."""
 
@@ -40,10 +45,15 @@ class Subscription(Generic[P]):
     now, in order. `done` turns true when every run has been spoken of as ended; nothing is returned after that.
     """
 
-    def __init__(self, run_ids: frozenset[RunId], *, every_change: bool) -> None:
-        self._held: dict[RunId, list[Change[P]]] = {run_id: [] for run_id in run_ids}
-        self._spoken: dict[RunId, Version] = {}
-        self._open = set(run_ids)
+    __slots__ = ("_every_change", "_held", "_open")
+
+    def __init__(self, run_ids: Iterable[RunId], *, every_change: bool) -> None:
+        self._held: dict[RunId, list[Change[P]]] | None = {run_id: [] for run_id in run_ids}
+        """What was heard of the runs that were not looked up yet; None: there is none such."""
+
+        self._open: dict[RunId, Version | None] = dict.fromkeys(run_ids)
+        """The version that was spoken of each run that has not been spoken of as ended."""
+
         self._every_change = every_change
 
     @property
@@ -58,15 +68,17 @@ class Subscription(Generic[P]):
 
     def hear(self, change: Change[P]) -> list[Change[P]]:
         """Take a change from the live feed."""
-        held = self._held.get(change.run_id)
-        if held is not None:
-            held.append(change)
+        if self._held is not None and change.run_id in self._held:
+            self._held[change.run_id].append(change)
             return []
         return self._speak(change)
 
     def look(self, run_id: RunId, snapshot: Change[P] | None) -> list[Change[P]]:
         """Take the run as it was looked up after joining (None: it is not known yet)."""
-        held = self._held.pop(run_id, [])
+        held: list[Change[P]] = []
+        if self._held is not None:
+            held = self._held.pop(run_id, held)
+            self._held = self._held or None
         spoken = self._speak(snapshot) if snapshot is not None else []
         for change in held:
             spoken += self._speak(change)
@@ -79,16 +91,17 @@ class Subscription(Generic[P]):
     def forget(self, run_id: RunId) -> None:
         """Make ready for another look at a run, after the feed was rolled back: its versions begin anew."""
         if run_id in self._open:
-            self._spoken.pop(run_id, None)
+            self._open[run_id] = None
+            self._held = self._held or {}
             self._held.setdefault(run_id, [])
 
     def _speak(self, change: Change[P]) -> list[Change[P]]:
-        if change.run_id not in self._open:
+        run_id, version, is_terminal, _ = change
+        spoken = self._open.get(run_id, _ENDED)
+        if spoken is not None and version <= spoken:
             return []
-        spoken = self._spoken.get(change.run_id)
-        if spoken is not None and change.version <= spoken:
-            return []
-        self._spoken[change.run_id] = change.version
-        if change.is_terminal:
-            self._open.discard(change.run_id)
-        return [change] if change.is_terminal or self._every_change else []
+        if is_terminal:
+            del self._open[run_id]
+            return [change]
+        self._open[run_id] = version
+        return [change] if self._every_change else []

@@ -1,18 +1,27 @@
 """Times are integers of microseconds since 1970 in UTC inside, and ISO 8601 with `+00:00` outside."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from runstore.core.errors import InvalidRequest
 
 _ZERO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ZERO_NAIVE: Final = _ZERO.replace(tzinfo=None)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - _ZERO) // _MICROSECOND
 
 
 def to_iso(at_us: int) -> str:
     """Write a time as the contract shows it: `+00:00`, microseconds only where they are not zero."""
-    return (_ZERO + timedelta(microseconds=at_us)).isoformat()
+    seconds, rest_us = divmod(at_us, 1_000_000)
+    return f"{_second(seconds)}.{rest_us:06}+00:00" if rest_us else f"{_second(seconds)}+00:00"
+
+
+@lru_cache(1024)
+def _second(seconds: int) -> str:
+    # what is told of at a time is mostly of that time
+    return (_ZERO_NAIVE + timedelta(seconds=seconds)).isoformat()
 
 
 def from_datetime(at: datetime) -> int:

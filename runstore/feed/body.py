@@ -44,9 +44,9 @@ class Body:
 
     def whole(self) -> bytes | None:
         """Return the JSON of the run where nothing has to be fetched for it."""
-        if self.output_is_elsewhere:
-            return None
         if self._whole is None:
+            if self.output_is_elsewhere:
+                return None
             self._whole = encode(view_run(self.run, self._output)) if self._output is not None else self.bare()
         return self._whole
 

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic, time
 
 import msgspec
@@ -76,6 +76,7 @@ class FeedTail:
         self._stopping = False
         self._generation = 0
         self._text_of: tuple[Place | None, int, str] = None, -1, ""
+        self._texts: dict[int, tuple[Place, str]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -142,13 +143,25 @@ class FeedTail:
         """Return the places of all partitions."""
         return tuple(self._places)
 
-    def cursor_text(self, partitions: Iterable[int] | None = None, latest: Place | None = None) -> str:
+    def text_of(self, place: Place) -> str:
+        """Write the cursor of one place; that of a partition's last one is kept, since many ask for it."""
+        kept = self._texts.get(place.partition)
+        if kept is not None and kept[0] is place:
+            return kept[1]
+        text = encode_cursor((place,))
+        self._texts[place.partition] = place, text
+        return text
+
+    def cursor_text(self, partitions: Sequence[int] | None = None, latest: Place | None = None) -> str:
         """Write the cursor of some partitions (None: all) for those who have heard all up to here, and `latest`.
 
         Needs: for `latest`, that it follows the partition's place at once; that is what `hear` gives.
         """
         if partitions is None and latest is self._text_of[0] and self._text_of[1] == self._generation:
             return self._text_of[2]
+        if partitions is not None and len(partitions) == 1:
+            place = self._places[partitions[0]]
+            return self.text_of(latest if latest is not None and latest.partition == place.partition else place)
         places = self._places if partitions is None else [self._places[partition] for partition in partitions]
         if latest is not None:
             places = [latest if place.partition == latest.partition else place for place in places]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from runstore.core.cursor import Cursor, Place
+from runstore.core.cursor import Cursor
 from runstore.core.ids import RunId
 from runstore.core.principal import Principal
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.counts import GatewayCounts
 from runstore.ports import Feed, Log, Outputs, RunLogs, Runs, Served, SigningKeys, Tokens
-from runstore.wire.cursor import encode_cursor
 
 if TYPE_CHECKING:
     from runstore.feed import FeedTail
@@ -138,7 +137,6 @@ class Services:
         self.stopping = asyncio.Event()
         self.big_outputs = asyncio.Semaphore(config.big_outputs_at_once)
         self._commits: set[asyncio.Task[Any]] = set()
-        self._cursors: dict[int, tuple[Place, str]] = {}
 
     async def commit(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what must not stop midway when its caller hangs up."""
@@ -154,13 +152,7 @@ class Services:
 
     def cursor_text(self, run_id: RunId, seen: Cursor) -> str:
         """Write the cursor of one run, out of the places as they were seen before the run was read."""
-        place = seen[self.tail.partition_of(run_id)]
-        kept = self._cursors.get(place.partition)
-        if kept is not None and kept[0] is place:
-            return kept[1]
-        text = encode_cursor((place,))
-        self._cursors[place.partition] = place, text
-        return text
+        return self.tail.text_of(seen[self.tail.partition_of(run_id)])
 
     def _committed(self, task: asyncio.Task[Any]) -> None:
         self._commits.discard(task)

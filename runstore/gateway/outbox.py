@@ -51,11 +51,11 @@ def joined_frames(messages: Sequence[Message], most_bytes: int) -> bytes | None:
     if len(messages) == 1:
         (message,) = messages
         return message.frame() if message.held_bytes <= most_bytes else None
-    if sum(message.held_bytes for message in messages) > min(most_bytes, _JOINED_BYTES):
-        return None
+    room = min(most_bytes, _JOINED_BYTES)
     frames: list[bytes] = []
     for message in messages:
-        frame = message.frame()
+        room -= message.held_bytes
+        frame = message.frame() if room >= 0 else None
         if frame is None:
             return None
         frames.append(frame)
@@ -79,15 +79,17 @@ class Outbox:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._waiting: OrderedDict[Key, Message] = OrderedDict()
+        self._waiting: OrderedDict[Key, Message] | None = None  # most of the time there is nothing
         self._next = 0
         self.held_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting or ())
 
     def offer(self, message: Message, key: Key | None = None) -> bool:
         """Take a message, or refuse it where too much is waiting; one that is large alone is taken."""
+        if self._waiting is None:
+            self._waiting = OrderedDict()
         if key is None:
             self._next += 1
             key = self._next
@@ -105,10 +107,11 @@ class Outbox:
         if not self._waiting:
             return None
         _, message = self._waiting.popitem(last=False)
+        self._waiting = self._waiting or None
         self.held_bytes -= message.held_bytes
         return message
 
     def clear(self) -> None:
         """Forget what is waiting."""
-        self._waiting.clear()
+        self._waiting = None
         self.held_bytes = 0

@@ -103,7 +103,7 @@ class Connection:
         self._allowance = allowance
         self._limits = config.message_limits
         self._outbox = Outbox(config.outbox_bytes)
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job] | None = None  # an empty one takes more room than all the rest of this
         self._subscriptions: dict[str, Subscribed] = {}
         self._writer: asyncio.Task[None] | None = None
         self._closer: asyncio.Task[None] | None = None
@@ -171,6 +171,8 @@ class Connection:
     def do(self, job: Job) -> None:
         """Let the writer do a job once everything offered before was sent."""
         if not self.is_closing:
+            if self._jobs is None:
+                self._jobs = deque()
             self._jobs.append(job)
             self._wake()
 
@@ -255,7 +257,7 @@ class Connection:
             raise InvalidRequest(f"there is a subscription {message.id!r} already: unsubscribe it, or take another id")
         if len(self._subscriptions) >= self._config.max_subscriptions:
             raise InvalidRequest(f"the limit is {self._config.max_subscriptions} subscriptions on a connection")
-        if len(self._jobs) >= _MOST_JOBS_A_SUBSCRIPTION * self._config.max_subscriptions:
+        if len(self._jobs or ()) >= _MOST_JOBS_A_SUBSCRIPTION * self._config.max_subscriptions:
             raise RateLimited("too many subscriptions of this connection have not begun yet: read what was sent first")
         subscription = self._make(self, message)
         self._allowance.subscribe(subscription.names)
@@ -314,6 +316,7 @@ class Connection:
             self.close(WSCloseCode.INTERNAL_ERROR, "the gateway failed: reconnect and resume by cursor")
         finally:
             self._writer = None
+            self._jobs = self._jobs or None
             if self._closer is None and not self._ws.closed:
                 self._line = self._transport
 
@@ -326,7 +329,7 @@ class Connection:
             subscription.leave()
             self._allowance.unsubscribe(subscription.names)
         self._subscriptions.clear()
-        self._jobs.clear()
+        self._jobs = None
 
     async def _close(self, code: int, reason: str) -> None:
         # All who wait for a full transport wait for one future of aiohttp's, and whoever is cancelled there cancels it

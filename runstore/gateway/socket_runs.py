@@ -66,25 +66,36 @@ class RunsSubscription:
         "_asked",
         "_connection",
         "_cursor",
+        "_every_change",
+        "_id",
         "_is_left",
         "_is_looking",
         "_is_over",
         "_joined",
         "_life",
-        "_message",
+        "_output",
         "_partitions",
         "_reach",
         "_rollback",
         "_speech",
+        "_told",
+        "names",
     )
 
     def __init__(self, connection: Connection, reach: Reach, message: Subscribe) -> None:
         self._connection = connection
         self._reach = reach
-        self._message = message
+        # what is not needed any more once it has begun is let go then: many are open for long
+        self._told: tuple[str, ...] = message.run_ids or ()
+        self.names = len(self._told)
+        """How many runs it names."""
+
+        self._id = message.id
+        self._output = message.output
+        self._every_change = message.events == "all"
         self._asked: Cursor | None = decode_cursor(message.cursor) if message.cursor is not None else None
         self._speech: Subscription[Push | Body] | None = None
-        self._joined: frozenset[RunId] = frozenset()
+        self._joined: tuple[RunId, ...] = ()
         self._partitions: tuple[int, ...] = ()
         self._cursor = ""
         self._life = 0
@@ -93,21 +104,17 @@ class RunsSubscription:
         self._is_over = False
         self._rollback: Rollback | None = None
 
-    @property
-    def names(self) -> int:
-        """How many runs it names."""
-        return len(self._message.run_ids or ())
-
     async def begin(self) -> None:
         """Resolve the ids, join the feed, look the runs up and speak.
 
         Raises: InvalidRunId, RunNotFound, AmbiguousRunId, StoreUnavailable.
         """
-        run_ids = unique(await self._resolve(self._message.run_ids or ()))
+        run_ids = unique(await self._resolve(self._told))
         if self._is_left:
             return
         tail = self._reach.tail
-        self._joined = frozenset(RunId(run_id) for run_id in run_ids)
+        self._told = ()
+        self._joined = tuple(RunId(run_id) for run_id in run_ids)
         self._partitions = tuple(sorted({tail.partition_of(RunId(run_id)) for run_id in run_ids}))
         tail.hub.join(self, run_ids=self._joined)
         while not self._is_left:
@@ -126,7 +133,7 @@ class RunsSubscription:
                 continue
             unknown = tuple(run_id for run_id, looked in seen.items() if looked is None)
             self._cursor = here if self._asked is None else encode_cursor(resumed.told)
-            told = SubscribedMessage(id=self._message.id, run_ids=run_ids, unknown=unknown, cursor=self._cursor)
+            told = SubscribedMessage(id=self._id, run_ids=run_ids, unknown=unknown, cursor=self._cursor)
             messages = [Message(encode_message(told))]
             if resumed.since is not None:
                 messages.append(self._reset(resumed.since, "the cursor cannot be served any more: read what is new"))
@@ -141,10 +148,12 @@ class RunsSubscription:
     def hear(self, pushes: Sequence[Push]) -> None:
         """Take changes from the feed, and offer what is to be spoken of them."""
         assert self._speech is not None
+        may_see = self._reach.principal.may_see
         spoken: list[Change[Push | Body]] = []
         progress: list[Push] = []
         for push in pushes:
-            if not self._may_see(push.run):
+            run = push.run
+            if not may_see(run.project_name, run.run_id):
                 continue
             if push.is_transition:
                 spoken += self._speech.hear(self._change(push))
@@ -153,7 +162,7 @@ class RunsSubscription:
         if spoken:
             self._connection.offer_all(self._messages(spoken, pushes[-1].place))
         for push in progress:
-            _offer_progress(self._connection, self._message.id, push)
+            _offer_progress(self._connection, self._id, push)
 
     def rolled_back(self, rollback: Rollback) -> None:
         """Hold everything back until the open runs were looked up again."""
@@ -167,10 +176,6 @@ class RunsSubscription:
         self._forget()
         if first is None:
             self._connection.do(self._look_again)
-
-    @property
-    def _every_change(self) -> bool:
-        return self._message.events == "all"
 
     def _forget(self) -> None:
         assert self._speech is not None
@@ -195,7 +200,7 @@ class RunsSubscription:
         resumed = await resume(tail, self._asked or (), self._partitions)
         if self._asked is None or not self._every_change:
             return resumed, []
-        replayed, cut = await replay(tail, resumed.places, self._joined)
+        replayed, cut = await replay(tail, resumed.places, frozenset(self._joined))
         if cut and resumed.since is None:
             since = since_of((resumed.places[partition] for partition in cut), tail.config.rollback_slack_s)
             resumed = msgspec.structs.replace(resumed, since=since)
@@ -282,16 +287,16 @@ class RunsSubscription:
             if number == len(spoken):
                 self._cursor = self._reach.tail.cursor_text(self._partitions, latest)
             body = change.payload.body if isinstance(change.payload, Push) else change.payload
-            head = run_head(self._message.id, self._cursor, body.run.traceparent)
-            messages.append(Message(head, body, output=self._message.output))
+            head = run_head(self._id, self._cursor, body.run.traceparent)
+            messages.append(Message(head, body, output=self._output))
         if self._speech.done and not self._is_left:
-            messages.append(Message(encode_message(DoneMessage(id=self._message.id))))
+            messages.append(Message(encode_message(DoneMessage(id=self._id))))
             self._is_over = True
-            self._connection.end(self._message.id, self)
+            self._connection.end(self._id, self)
         return messages
 
     def _reset(self, since: str, detail: str) -> Message:
-        return Message(encode_message(ResetMessage(id=self._message.id, since=since, detail=detail)))
+        return Message(encode_message(ResetMessage(id=self._id, since=since, detail=detail)))
 
     def _may_see(self, run: Run) -> bool:
         return self._reach.principal.may_see(run.project_name, run.run_id)

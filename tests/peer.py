@@ -1,6 +1,7 @@
 """The far side of a websocket, without the network: a connection of the gateway is served to it as to any other."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,10 +10,9 @@ from aiohttp import WSMessage, WSMsgType
 from runstore.core.principal import Principal
 from runstore.gateway.allowance import Allowance
 from runstore.gateway.context import Services
-from runstore.gateway.socket_connection import Connection, Subscribed
-from runstore.gateway.socket_project import ProjectSubscription
-from runstore.gateway.socket_runs import Reach, RunsSubscription
-from runstore.wire.messages import Subscribe
+from runstore.gateway.socket import make_subscription
+from runstore.gateway.socket_connection import Connection
+from runstore.gateway.socket_runs import Reach
 
 
 class Peer:
@@ -52,12 +52,6 @@ class Peer:
 
 async def serve(services: Services, principal: Principal, peer: Peer) -> None:
     """Serve a peer until either side ends it."""
-    reach = Reach.of(services, principal)
-
-    def make(connection: Connection, message: Subscribe) -> Subscribed:
-        if message.project_name is not None:
-            return ProjectSubscription(connection, reach, message)
-        return RunsSubscription(connection, reach, message)
-
+    make = partial(make_subscription, Reach.of(services, principal))
     connection = Connection(peer, None, services.config, make, Allowance(services, principal))  # type: ignore[arg-type]
     await connection.serve()

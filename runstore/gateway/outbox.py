@@ -13,7 +13,7 @@ _JOINED_BYTES: Final = 64 * 1024
 class Message:
     """One message: ready bytes, or the head of a `run` message whose body may have to be fetched."""
 
-    __slots__ = ("_body", "_frame", "_output", "_text", "held_bytes", "is_push")
+    __slots__ = ("_body", "_frame", "_held_bytes", "_output", "_text", "is_push")
 
     def __init__(self, text: bytes, body: Body | None = None, *, output: bool = True) -> None:
         self._text = text
@@ -21,7 +21,15 @@ class Message:
         self._output = output
         self._frame: bytes | None = None
         self.is_push = body is not None
-        self.held_bytes = len(text) + (body.held_bytes(output=output) if body is not None else 0)
+        self._held_bytes: int | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What an outbox holds by holding this; counted once, so that it takes out what it put in."""
+        if self._held_bytes is None:
+            body = self._body
+            self._held_bytes = len(self._text) + (body.held_bytes(output=self._output) if body is not None else 0)
+        return self._held_bytes
 
     async def encode(self) -> bytes:
         """Return the whole message.
@@ -48,18 +56,17 @@ class Message:
 
 def joined_frames(messages: Sequence[Message], most_bytes: int) -> bytes | None:
     """Return the frames of messages in one piece; None where one has to be fetched, or they are too many bytes."""
-    if len(messages) == 1:
-        (message,) = messages
-        return message.frame() if message.held_bytes <= most_bytes else None
-    room = min(most_bytes, _JOINED_BYTES)
+    room = most_bytes if len(messages) == 1 else min(most_bytes, _JOINED_BYTES)
     frames: list[bytes] = []
     for message in messages:
-        room -= message.held_bytes
-        frame = message.frame() if room >= 0 else None
+        frame = message.frame()
         if frame is None:
             return None
+        room -= len(frame)
+        if room < 0:
+            return None
         frames.append(frame)
-    return b"".join(frames)
+    return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
 def text_frame(text: bytes) -> bytes:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from sys import intern
 from typing import Any, Final
 
 from aiohttp import web
@@ -38,6 +39,19 @@ _log = logging.getLogger("runstore.gateway")
 class GuardedConnection(web.RequestHandler):
     """One connection, with timers."""
 
+    __slots__ = (
+        "_config",
+        "_guard",
+        "_head_bytes",
+        "_head_timer",
+        "_is_counted",
+        "_is_turned_away",
+        "_last",
+        "_reads_left",
+        "_stall_timer",
+        "address",
+    )
+
     def __init__(self, manager: "GuardedServer", config: GatewayConfig, **options: Any) -> None:
         super().__init__(manager, **options)
         self._guard = manager
@@ -55,7 +69,7 @@ class GuardedConnection(web.RequestHandler):
         """Take the connection, unless its address has too many."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        self.address = network_of(str(peer[0])) if isinstance(peer, tuple) else ""
+        self.address = intern(network_of(str(peer[0]))) if isinstance(peer, tuple) else ""
         self._is_counted = True
         if not self._guard.admit(self.address):
             self._guard.counts.connections_refused += 1

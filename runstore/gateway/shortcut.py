@@ -5,7 +5,7 @@ admitted as everywhere. Whatever is out of the ordinary about a request takes th
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -40,30 +40,31 @@ def shortcut(handle: Outermost, services: Services, route: Route, finish: Finish
     """
     row = services.counts.row(route)
 
-    async def answer(request: web.Request, run_id: RunId) -> web.Response | None:
+    async def answer(request: web.Request, run_id: RunId) -> web.StreamResponse:
         request[ROW] = row
         # first, so that the work of letting in tells nothing of which runs there are
         try:
             await admit(request, services, route)
         except RateLimited as error:
             services.counts.requests_refused += 1
-            return respond_to(error)
+            return told(request, respond_to(error))
         except RunstoreError as error:
-            return respond_to(error)
+            return told(request, respond_to(error))
         seen, kept = services.tail.whole_cursor(), services.lookup.kept(run_id)
         if kept is None or not principal_of(request).may_see(kept.record.run.project_name, run_id):
-            return None
-        return respond_run(kept, services.cursor_text(run_id, seen))
+            return await handle(request)
+        return told(request, respond_run(kept, services.cursor_text(run_id, seen)))
 
-    async def answer_or_handle(request: web.BaseRequest) -> web.StreamResponse:
+    def told(request: web.Request, response: web.Response) -> web.Response:
+        finish(request, response.headers)
+        return response
+
+    def answer_or_handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         if request.method == "GET" and isinstance(request, web.Request):
             asked = ASKED.fullmatch(request.raw_path)
             if asked is not None and is_plain(request.headers):
-                response = await answer(request, RunId(asked[1]))
-                if response is not None:
-                    finish(request, response.headers)
-                    return response
-        return await handle(request)
+                return answer(request, RunId(asked[1]))
+        return handle(request)
 
     return answer_or_handle
 

@@ -7,7 +7,7 @@ one of its own subprotocols.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import WSCloseCode, web
@@ -21,8 +21,6 @@ from runstore.gateway.socket_runs import Reach, RunsSubscription
 from runstore.gateway.socket_streams import STREAMS
 from runstore.wire.messages import BEARER_SUBPROTOCOL, SUBPROTOCOL, Subscribe
 
-UNAUTHORIZED: Final = 4401
-"""The close code that says: the token expired or was revoked. Get another, then connect again."""
 _WRITER_LIMIT_BYTES: Final = 256 * 1024
 
 # aiohttp tells what a client offered where it knows none of it, and a token may be among that
@@ -51,19 +49,22 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
         raise HttpProblem(
             "upgrade_required", "this address speaks websocket, version 13", headers={"Upgrade": "websocket"}
         )
-    with services.holds.hold(caller.principal):
+    services.holds.take(caller.principal)  # no `with`: that would be held in memory for as long as the socket is open
+    try:
         await ws.prepare(request)
-        try:
-            if protocol == SUBPROTOCOL:
-                await _serve(request, ws)
-            else:
-                await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
-        except asyncio.CancelledError:
-            # where the connection is lost, that is how we hear of it: nobody waits for more
-            if request.transport is not None:
-                raise
-        if request.transport is None:
-            await _let_go(ws)
+        ws.headers.clear()
+        if protocol == SUBPROTOCOL:
+            await _serve(request, ws)
+        else:
+            await ws.close(code=WSCloseCode.PROTOCOL_ERROR, message=b"offer the subprotocol runstore.v1")
+    except asyncio.CancelledError:
+        # where the connection is lost, that is how we hear of it: nobody waits for more
+        if request.transport is not None:
+            raise
+    finally:
+        services.holds.give_back(caller.principal)
+    if request.transport is None:
+        await _let_go(ws)
     return ws
 
 
@@ -77,27 +78,27 @@ async def _let_go(ws: "_Websocket") -> None:
         error.__traceback__ = None  # its frames hold the websocket, which holds it
 
 
+def make_subscription(reach: Reach, connection: Connection, message: Subscribe) -> Subscribed:
+    """Make what a client asks for."""
+    if message.project_name is not None:
+        return ProjectSubscription(connection, reach, message)
+    return RunsSubscription(connection, reach, message)
+
+
 async def _serve(request: web.Request, ws: "_Websocket") -> None:
     services, streams, caller = services_of(request), request.app[STREAMS], request[CALLER]
-    reach = Reach.of(services, caller.principal)
-
-    def make(connection: Connection, message: Subscribe) -> Subscribed:
-        if message.project_name is not None:
-            return ProjectSubscription(connection, reach, message)
-        return RunsSubscription(connection, reach, message)
-
+    make = partial(make_subscription, Reach.of(services, caller.principal))
     allowance = Allowance(services, caller.principal)
     connection = Connection(ws, request.transport, streams.config, make, allowance)
-    ws.before_close = connection.hush
-    stream = _Socket(connection)
-    streams.add(stream, caller)
+    ws.connection = connection
+    streams.add(connection, caller)
     services.counts.sockets += 1
     try:
         await connection.serve()
     finally:
         services.counts.sockets -= 1
-        streams.remove(stream)
-        ws.before_close = None
+        streams.remove(connection)
+        ws.connection = None
 
 
 def _subprotocol(request: web.Request) -> str | None:
@@ -118,24 +119,9 @@ def _subprotocol(request: web.Request) -> str | None:
 class _Websocket(web.WebSocketResponse):
     """A websocket that tells before it sends a close frame, its answer to the peer's own too."""
 
-    before_close: Callable[[], None] | None = None
+    connection: Connection | None = None
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        if self.before_close is not None:
-            self.before_close()
+        if self.connection is not None:
+            self.connection.hush()
         return await super().close(code=code, message=message, drain=drain)
-
-
-class _Socket:
-    """An open websocket as the gateway's streams see it."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def revoke(self) -> None:
-        self._connection.close(UNAUTHORIZED, "the token expired or was revoked")
-
-    def stop(self) -> None:
-        self._connection.finish(WSCloseCode.GOING_AWAY, "the gateway is stopping: reconnect and resume by cursor")

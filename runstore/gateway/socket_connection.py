@@ -44,6 +44,9 @@ _MOST_PAUSE_S: Final = 1.0
 _MOST_JOBS_A_SUBSCRIPTION: Final = 2
 """Jobs that may wait for each subscription that there may be: those of one that ended are still to be passed over."""
 
+UNAUTHORIZED: Final = 4401
+"""The close code that says: the token expired or was revoked. Get another, then connect again."""
+
 TRY_AGAIN_LATER = WSCloseCode.TRY_AGAIN_LATER
 _UNSENT_BYTES: Final = 16 * 1024
 """What a peer may leave unread before its messages go by way of the outbox, which is bounded and waits."""
@@ -198,6 +201,14 @@ class Connection:
             self.do(partial(self._close_now, code, reason))
             asyncio.get_running_loop().call_later(self._config.finish_s, self.close, code, reason)
 
+    def revoke(self) -> None:
+        """Close: the credential that opened the websocket does not hold any longer."""
+        self.close(UNAUTHORIZED, "the token expired or was revoked")
+
+    def stop(self) -> None:
+        """Finish: the gateway is stopping."""
+        self.finish(WSCloseCode.GOING_AWAY, "the gateway is stopping: reconnect and resume by cursor")
+
     async def persist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Ask the store, again and again while it cannot be reached, for a bounded time.
 
@@ -351,6 +362,7 @@ def offer_to_all(connections: Sequence[Connection], messages: Sequence[Message],
     if not connections:
         return
     frames = joined_frames(messages, connections[0]._config.outbox_bytes)
+    pushes, written = sum(message.is_push for message in messages), 0
     for connection in connections:
         try:
             line = connection._line
@@ -359,8 +371,10 @@ def offer_to_all(connections: Sequence[Connection], messages: Sequence[Message],
                     connection.offer(message, key)
             else:
                 line.write(frames)
+                written += 1
         except Exception:  # noqa: BLE001 - what is wrong with one must not deafen the others
             _LOG.exception("offer_failed")
+    connections[0]._allowance.counts.websocket_pushes += pushes * written
 
 
 def _detail(error: RunstoreError) -> str:

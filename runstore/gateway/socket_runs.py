@@ -24,10 +24,10 @@ from runstore.lookup import Lookup
 from runstore.resolve import Resolver
 from runstore.wire.cursor import decode_cursor, encode_cursor
 from runstore.wire.messages import (
-    DoneMessage,
     ResetMessage,
     Subscribe,
     SubscribedMessage,
+    done_text,
     encode_message,
     progress_text,
     run_head,
@@ -290,7 +290,7 @@ class RunsSubscription:
             head = run_head(self._id, self._cursor, body.run.traceparent)
             messages.append(Message(head, body, output=self._output))
         if self._speech.done and not self._is_left:
-            messages.append(Message(encode_message(DoneMessage(id=self._id))))
+            messages.append(Message(done_text(self._id)))
             self._is_over = True
             self._connection.end(self._id, self)
         return messages

@@ -141,6 +141,11 @@ def run_head(subscription_id: str, cursor: str, traceparent: str | None = None) 
     )
 
 
+def done_text(subscription_id: str) -> bytes:
+    """Write that a subscription is over."""
+    return b'{"type":"done","id":%b}' % _ENCODER.encode(subscription_id)
+
+
 def progress_text(subscription_id: str, run: Run) -> bytes:
     """Write how far a run is. Needs: that it says so."""
     assert run.progress is not None

@@ -82,18 +82,19 @@ def encode(view: object) -> bytes:
 
 def view_run(run: Run, output: bytes | None) -> RunView:
     """Show a run. `output` is the capped view of its payload (None: it left none, or it is left out)."""
-    shown = output if run.status is Status.SUCCESS else None
+    is_success = run.status is Status.SUCCESS
+    started_us, finished_us = run.started_us, run.finished_us
     return RunView(
         run_id=run.run_id,
         run_number=run.run_number,
         project_name=run.project_name,
         status=run.status,
         commit_sha=run.commit_sha,
-        started_at=_iso(run.started_us),
-        finished_at=_iso(run.finished_us),
+        started_at=to_iso(started_us) if started_us is not None else None,
+        finished_at=to_iso(finished_us) if finished_us is not None else None,
         error_message=run.error_message,
-        output=msgspec.Raw(shown) if shown is not None else None,
-        truncated=_is_truncated(run),
+        output=msgspec.Raw(output) if is_success and output is not None else None,
+        truncated=is_success and _is_truncated(run),
     )
 
 

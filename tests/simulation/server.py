@@ -137,10 +137,19 @@ class Server:
             self._expire(args[0], int(args[1]) * 1000)
         return int(args[0] in self.keys)
 
+    def pexpire(self, args: list[bytes]) -> int:
+        if args[0] in self.keys:
+            self._expire(args[0], int(args[1]))
+        return int(args[0] in self.keys)
+
     def ttl(self, args: list[bytes]) -> int:
+        left_ms = self.pttl(args)
+        return -(-left_ms // 1000) if left_ms >= 0 else left_ms
+
+    def pttl(self, args: list[bytes]) -> int:
         if args[0] not in self.keys:
             return -2
-        return -(-(self.expires[args[0]] - self.now_ms) // 1000) if args[0] in self.expires else -1
+        return max(0, int(self.expires[args[0]] - self.now_ms)) if args[0] in self.expires else -1
 
     def matching(self, args: list[bytes]) -> list[bytes]:
         return [key for key in self.keys if fnmatchcase(key.decode("latin-1"), args[0].decode("latin-1"))]
@@ -348,7 +357,9 @@ _KEYS = (
     "RENAME",
     "PERSIST",
     "EXPIRE",
+    "PEXPIRE",
     "TTL",
+    "PTTL",
     "GET",
     "SET",
     "MSET",

@@ -98,11 +98,11 @@ class GuardedConnection(web.RequestHandler):
         if self._is_turned_away:
             return
         if self._last is not None:
-            if self._answer_repeat(self._last, data):
+            if not (self._is_between_requests and self._last.is_in(data)):
+                self._last = None
+            elif self._answer_repeat(self._last, data):
                 return
-            self._last = None
-        waiter = self._waiter
-        is_waiting = waiter is not None and not waiter.done()
+        is_waiting = self._is_between_requests
         if is_waiting:
             room = self._config.max_head_bytes - self._head_bytes
             if len(data) > room and data.find(_END_OF_HEAD, 0, room) < 0:
@@ -110,7 +110,7 @@ class GuardedConnection(web.RequestHandler):
                 self._turn_away(write(problem("head_too_large", f"the head is over the limit of {most} bytes")))
                 return
         super().data_received(data)
-        if is_waiting and self._reads_left and may_be_head(data):
+        if is_waiting and self._last is None and self._reads_left and may_be_head(data):
             self._remember(data)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -123,6 +123,11 @@ class GuardedConnection(web.RequestHandler):
             self._head_timer.cancel()
             self._head_timer = None
 
+    @property
+    def _is_between_requests(self) -> bool:
+        waiter = self._waiter
+        return waiter is not None and not waiter.done()
+
     def _remember(self, data: bytes) -> None:
         """Remember what was just read, if it is one plain look-up, for the next one to be known by."""
         if len(self._messages) == 1 and not self._logging_enabled and not self._force_close:
@@ -130,11 +135,11 @@ class GuardedConnection(web.RequestHandler):
             self._last = read_head(data, self._messages[0][0])
 
     def _answer_repeat(self, last: Head, data: bytes) -> bool:
-        """Answer a look-up like the last one, if the connection waits for one and the peer keeps up."""
-        waiter, transport = self._waiter, self.transport
-        if waiter is None or waiter.done() or self._close or self._force_close:
+        """Answer a look-up like the last one at once, if the peer keeps up; else it is read as any other."""
+        transport = self.transport
+        if self._close or self._force_close or transport is None:
             return False
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        if transport.is_closing() or transport.get_write_buffer_size():
             return False
         answer = self._guard.repeats.answer(last, data)
         if answer is None:

@@ -47,6 +47,10 @@ class Head(NamedTuple):
     rest: bytes
     digest: bytes
 
+    def is_in(self, data: bytes) -> bool:
+        """Whether some bytes are this head with any run id."""
+        return len(data) == _ID_END + len(self.rest) and data.startswith(_START) and data.endswith(self.rest)
+
 
 def may_be_head(data: bytes) -> bool:
     """Whether some bytes look like the whole head of a look-up."""
@@ -88,9 +92,7 @@ class Repeats:
         self._row = services.counts.row(route)
 
     def answer(self, head: Head, data: bytes) -> bytes | None:
-        """Answer at once what repeats a head; None where it does not, or cannot be answered at once."""
-        if len(data) != _ID_END + len(head.rest) or not (data.startswith(_START) and data.endswith(head.rest)):
-            return None
+        """Answer at once; None where that cannot be. Needs: that the head is in the data."""
         services = self._services
         # first, so that the work of letting in tells nothing of which runs there are
         caller = services.auth.known(head.digest)

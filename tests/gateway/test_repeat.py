@@ -290,6 +290,18 @@ async def test_what_is_not_kept_any_more_is_looked_up_again(runs: Site) -> None:
     assert watched.answered == before + 2  # all but the first
 
 
+async def test_look_ups_of_runs_that_have_not_ended_do_not_end_the_repeats(runs: Site) -> None:
+    watched, live = watch(runs), await runs.publish()
+
+    async with warm(runs) as made:
+        replies = [await made.ask(look(live)) for _ in range(10)]
+        before = watched.answered
+        await made.ask(look())
+
+    assert [(reply.status, reply.json()["status"]) for reply in replies] == [(200, "running")] * 10
+    assert watched.answered == before + 1
+
+
 async def test_a_client_that_changes_every_head_is_answered_all_the_same(runs: Site) -> None:
     async with line(runs) as made:
         replies = [await made.ask(look(RUN_ID, f"X-Number: {number}")) for number in range(20)]

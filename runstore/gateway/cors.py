@@ -21,8 +21,8 @@ _BEFOREHAND: Final[Mapping[str, str]] = {
     "Access-Control-Max-Age": "600",
 }
 _READABLE: Final = (
-    "Content-Range, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Runstore-Cursor,"
-    " WWW-Authenticate, X-Request-Id"
+    "Content-Range, Date, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After,"
+    " Runstore-Cursor, WWW-Authenticate, X-Request-Id"
 )
 
 

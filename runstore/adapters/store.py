@@ -1,5 +1,6 @@
 """The store: every port over one Redis, opened in one place."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -128,6 +129,11 @@ class RedisStore:
     async def ping(self) -> None:
         """Check that the primary answers. Raises: StoreUnavailable."""
         await self.connections.ping()
+
+    async def dead_letters(self) -> int:
+        """Count the dead letters of all partitions. Raises: StoreUnavailable."""
+        asked = (self.client.execute_command("XLEN", keys.dead) for keys in self.meta.keys)
+        return sum(await asyncio.gather(*asked))
 
     async def aclose(self) -> None:
         """Close every connection; may be called twice."""

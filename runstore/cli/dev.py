@@ -194,6 +194,7 @@ def _announce(running: "Dev", data_dir: Path) -> None:
     screen, at = out(), running.endpoints
     screen.line(("runstore is up", "bold green"), (" (Ctrl-C stops it)", "dim"))
     for label, value in (
+        ("dashboard", at.url + "/"),
         ("address", at.url),
         ("websocket", at.ws_url),
         ("token", at.token),

@@ -34,6 +34,7 @@ from runstore.gateway.runs import get_run
 from runstore.gateway.served import ServedProjects
 from runstore.gateway.shortcut import shortcut
 from runstore.gateway.socket_streams import STREAMS, install_streams
+from runstore.gateway.store_health import install_store_health
 from runstore.lookup import Lookup
 from runstore.metrics import Numbers
 from runstore.request_id import HEADER, current
@@ -244,6 +245,7 @@ def make_app(services: Services) -> web.Application:
     app.on_response_prepare.append(_finish)
     install_streams(app)
     install_mcp(app)
+    install_store_health(app)
     app[DOCUMENT] = describe(ROUTES, _version())
     resources: dict[str, web.Resource] = {}
     for route in ROUTES:

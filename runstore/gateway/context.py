@@ -82,6 +82,13 @@ class Store(Protocol):
         """
         ...
 
+    async def dead_letters(self) -> int:
+        """Count the dead letters of all partitions.
+
+        Raises: StoreUnavailable.
+        """
+        ...
+
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who sent a request: the principal, and the digest of the credential that proved it.

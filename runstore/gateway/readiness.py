@@ -23,6 +23,8 @@ class Readiness:
         self._lag_s = lag_s
         self._timeout_s = timeout_s
         self._marks: dict[int, tuple[EntryId, float]] = {}
+        self._late_s: dict[int, float] = {}
+        self._can_reach = False
         self._ends: dict[int, tuple[int, float]] = {}
         self.partitions_behind = 0
         self.untold_entries = self._untold = 0
@@ -44,6 +46,14 @@ class Readiness:
         late = [now - at for partition, (n, at) in self._ends.items() if self._tail.place(partition).n < n]
         return max(late, default=0.0)
 
+    @property
+    def lag_s(self) -> float | None:
+        """For how long the projector had not got to where the end of the log was, at the last look, and where longest.
+
+        None where the store cannot be reached. Units: seconds.
+        """
+        return round(max(self._late_s.values(), default=0.0), 3) if self._can_reach else None
+
     async def watch(self, every_s: float) -> None:
         """Look for as long as the gateway runs."""
         while True:
@@ -61,7 +71,9 @@ class Readiness:
                 self.untold_entries = self._untold
         except (RunstoreError, TimeoutError):
             self._reason = "the store cannot be reached"
+            self._can_reach = False
             return
+        self._can_reach = True
         self.partitions_behind = len(behind)
         self._reason = f"the projector is behind in {len(behind)} of {len(places)} partitions" if behind else ""
 
@@ -73,10 +85,11 @@ class Readiness:
         # where commits wait to be safe, what counts is what was told
         waits = self._tail.floor(place.partition) is not None
         reached = (place.folded or EntryId(0, 0)) if waits else sight.last_entry
-        if mark is None or reached >= mark[0]:
+        is_there = mark is None or reached >= mark[0]
+        self._late_s[place.partition] = 0.0 if is_there or mark is None else now - mark[1]
+        if is_there:
             self._marks[place.partition] = sight.log_end, now
-            return False
-        return now - mark[1] > self._lag_s
+        return self._late_s[place.partition] > self._lag_s
 
     def _see_end(self, partition: int, end: int) -> None:
         here = self._tail.place(partition).n

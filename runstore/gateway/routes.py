@@ -14,11 +14,13 @@ from runstore.gateway.mcp import McpError, McpMessage, post_mcp
 from runstore.gateway.metrics import get_metrics
 from runstore.gateway.openapi import get_openapi
 from runstore.gateway.outputs import get_named_output, get_output
+from runstore.gateway.pages import get_dashboard, get_static
 from runstore.gateway.query import DEFAULT_LIMIT, MAX_LIMIT
 from runstore.gateway.route import Param, Reply, Route
 from runstore.gateway.run_token import MadeRunToken, RunTokenBody, post_run_token
 from runstore.gateway.runs import get_run, list_runs
 from runstore.gateway.socket import open_socket
+from runstore.gateway.store_health import StoreHealth, get_store
 from runstore.gateway.submit import post_run
 from runstore.gateway.transitions import PublicEvent, Published, post_transition
 from runstore.wire.event import Commit, Tag
@@ -52,6 +54,8 @@ _OUTPUT_HEADERS: Final = ("ETag", "Runstore-Cursor", "Accept-Ranges")
 _POSTED_HEADERS: Final = ("Runstore-Cursor", "Location", "Preference-Applied")
 _BODY: Final = ("payload_too_large", "request_timeout", "rate_limited")
 _UNCHANGED: Final = Reply(status=304, description="Nothing changed.", media=None, headers=("ETag", "Runstore-Cursor"))
+
+_SAME_FILE: Final = Reply(status=304, description="Nothing changed.", media=None, headers=("ETag",))
 
 
 def _filter(name: str, description: str, type_: Any = str, *, repeated: bool = False) -> Param:
@@ -279,6 +283,39 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="This document.",
         for_run_token=True,
         replies=(Reply(status=200, description="The document."),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/store",
+        handler=get_store,
+        summary="Ask how the store is, and which projects workers serve.",
+        scope=Scope.READ,
+        replies=(Reply(status=200, description="How it is.", type=StoreHealth),),
+    ),
+    Route(
+        method="GET",
+        path="/",
+        handler=get_dashboard,
+        summary="Open the dashboard.",
+        is_open=True,
+        params=(_IF_NONE_MATCH,),
+        replies=(
+            Reply(status=200, description="The page.", type=str, media="text/html", headers=("ETag",)),
+            _SAME_FILE,
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/static/{name}",
+        handler=get_static,
+        summary="Load a file of the dashboard, or the client runstore.js that it uses.",
+        is_open=True,
+        params=(Param(name="name", where="path", description="Its name.", is_rest=True), _IF_NONE_MATCH),
+        replies=(
+            Reply(status=200, description="The file.", type=str, media="text/javascript", headers=("ETag",)),
+            _SAME_FILE,
+        ),
+        problems=("not_found",),
     ),
     Route(
         method="GET",

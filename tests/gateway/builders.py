@@ -68,6 +68,9 @@ class StandIn:
     async def ping(self) -> None:
         await self.redis.ping()
 
+    async def dead_letters(self) -> int:
+        return await self.redis.dead_letters()
+
 
 class Reply(msgspec.Struct, frozen=True):
     """An answer, read to its end."""

@@ -165,7 +165,7 @@ async def test_a_page_of_a_foreign_origin_hears_no_yes(site: Site) -> None:
     assert not any("Access-Control-Allow-Origin" in reply.headers for reply in replies)
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/nothing", "/", "/metrics/nothing", "/v1//runs"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/nothing", "/static", "//", "/metrics/nothing", "/v1//runs"])
 async def test_an_unknown_address_is_a_problem(site: Site, path: str) -> None:
     reply = await site.get(path)
 

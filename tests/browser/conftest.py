@@ -1,0 +1,42 @@
+"""A real Chromium, and pages in it that complain of nothing."""
+
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from runstore import AsyncPublisher
+from tests.sdk.live import Live, live
+
+ARGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Any]:
+    """The system's browser."""
+    playwright = pytest.importorskip(
+        "playwright.async_api", reason="playwright is not installed: pip install 'runstore[browser]' to test the pages"
+    )
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("chromium is not installed: apt-get install chromium to test the pages in it")
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=found, args=list(ARGS))
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def running(redis_url: str) -> AsyncIterator[Live]:
+    async with live(redis_url) as started:
+        yield started
+
+
+@pytest.fixture
+async def publisher(running: Live) -> AsyncIterator[AsyncPublisher]:
+    async with AsyncPublisher(running.redis_url, "forecasts") as opened:
+        yield opened

@@ -69,6 +69,10 @@ class ArchivedStore:
         """Ask whether the store answers. Raises: StoreUnavailable."""
         await self._store.ping()
 
+    async def dead_letters(self) -> int:
+        """Count the events that nobody could read, or that broke a rule. Raises: StoreUnavailable."""
+        return await self._store.dead_letters()
+
 
 class _Reader:
     """Finds a run in the archive, asking nobody about what never left."""

@@ -65,15 +65,6 @@ def test_a_service_without_a_store_asks_for_one(service: str, capsys: pytest.Cap
     assert "--redis-url" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("service", ["gateway", "projector"])
-def test_a_service_whose_store_is_away_exits_with_5(tmp_path: Path, service: str) -> None:
-    told = run(service, "--redis-url", "redis://127.0.0.1:1", "--json", folder=tmp_path)
-
-    assert told.returncode == 5
-    assert told.stdout == ""
-    assert "Traceback" not in told.stderr
-
-
 def test_a_service_stops_at_a_misspelt_variable(tmp_path: Path) -> None:
     told = run("gateway", folder=tmp_path, RUNSTORE_GATEWAY_PROT="1")
 

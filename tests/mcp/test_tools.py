@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from runstore.client.errors import GatewayUnreachable, UnexpectedAnswer
 from runstore.core.errors import AmbiguousRunId, InvalidRequest, RunNotFound, RunstoreError
-from runstore.metrics.server import CannotListen
 from runstore.core.event import Progress
 from runstore.gateway.problems import KINDS
 from runstore.mcp.arguments import GetRun, ListRuns, RunProject, read_arguments
@@ -18,6 +17,7 @@ from runstore.mcp.failures import failure_of
 from runstore.mcp.port import describe
 from runstore.mcp.schemas import schema_of
 from runstore.mcp.tools import TOOLS
+from runstore.metrics.server import CannotListen
 from runstore.wire.request import RunBody
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {

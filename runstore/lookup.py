@@ -91,6 +91,8 @@ class Lookup:
             return record
         if was_kept:
             await self.fresh(run_id, projects=principal.projects)
+        if self._runs.has_archive:
+            await self._runs.get_archived(run_id, principal.projects)
         return None
 
     async def fresh(self, run_id: RunId, *, projects: frozenset[str] | None = None) -> Record | None:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from runstore.adapters.connection import is_forbidden
 from runstore.core.cursor import Standing, judge
 from runstore.core.errors import StoreUnavailable
 from runstore.core.event import Event
@@ -91,6 +90,8 @@ class Resending:
 
     async def _look(self) -> None:
         """See whether the store still has what it acknowledged, and send it again where not."""
+        from runstore.adapters.connection import is_forbidden
+
         store = await self._held.store()
         found = await store.log.epochs(self._recent.partitions)
         life = store.connections.made

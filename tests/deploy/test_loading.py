@@ -16,6 +16,7 @@ from tests.topology.servers import programs
 
 async def test_what_is_missing_is_loaded_and_nothing_else(store: RedisStore) -> None:
     loading = Loading(store)
+    await store.client.execute_command("SCRIPT FLUSH")
 
     first, second = await loading.turn(), await loading.turn()
     await store.client.execute_command("SCRIPT FLUSH")

@@ -45,6 +45,7 @@ class CountedRuns:
     def __init__(self, runs: Any) -> None:
         self.asked = 0
         self._runs = runs
+        self.has_archive = runs.has_archive
 
     def __getattr__(self, name: str) -> Any:
         self.asked += 1

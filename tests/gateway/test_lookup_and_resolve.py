@@ -29,6 +29,8 @@ def record(run_id: RunId, status: Status = Status.SUCCESS, project_name: str = "
 class Shelf:
     """Runs and outputs that note what they were asked, and can be held back."""
 
+    has_archive = False
+
     def __init__(self, *records: Record) -> None:
         self.records = {one.run.run_id: one for one in records}
         self.asked: list[list[RunId]] = []

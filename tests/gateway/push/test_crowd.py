@@ -17,9 +17,9 @@ def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
     lookup, tail = stage.gateway.services.lookup, stage.tail
     record, sight, read = lookup.record, tail._sights._find, tail._reads._find
 
-    async def count_record(run_id: Any) -> Any:
+    async def count_record(run_id: Any, **reach: Any) -> Any:
         asked["run", run_id] += 1
-        return await record(run_id)
+        return await record(run_id, **reach)
 
     async def count_sight(place: Any) -> Any:
         asked["place", place] += 1

@@ -51,9 +51,9 @@ def hold_look(stage: Stage, monkeypatch: pytest.MonkeyPatch, moment: str) -> Gat
         if joined.is_set() and when == moment and not gate.reached.is_set():
             await gate.hold()
 
-    async def record_held(run_id: RunId) -> Record | None:
+    async def record_held(run_id: RunId, *, projects: frozenset[str] | None = None) -> Record | None:
         await hold("between join and look")
-        found = await record(run_id)
+        found = await record(run_id, projects=projects)
         await hold("during the look")
         return found
 

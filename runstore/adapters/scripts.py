@@ -1,6 +1,6 @@
 """The scripts of those who may send none: projectors load them, and publishers, gateways and workers run them by hash.
 
-A server forgets its scripts when it is started anew, and a promoted replica never had any: see `docs/adr/0006`.
+A server forgets its scripts when it is started anew, and a promoted replica never had any: see `docs/adr/0007`.
 """
 
 from typing import Final

@@ -85,14 +85,15 @@ class Lookup:
 
         A run out of reach costs what one that does not exist costs, also where its answer is kept.
         """
-        was_kept = run_id in self._kept
-        record = await self.record(run_id, projects=principal.projects)
+        was_kept, projects = run_id in self._kept, _within_reach(principal, run_id)
+        record = await self.record(run_id, projects=projects)
         if record is None or principal.may_see(record.run.project_name, run_id):
             return record
         if was_kept:
-            await self.fresh(run_id, projects=principal.projects)
-        if self._runs.has_archive:
-            await self._runs.get_archived(run_id, principal.projects)
+            record = await self.fresh(run_id, projects=projects)
+        if record is not None and self._runs.has_archive:
+            # Redis has it; one that does not exist is looked for in the archive as well
+            await self._runs.get_archived(run_id, projects)
         return None
 
     async def fresh(self, run_id: RunId, *, projects: frozenset[str] | None = None) -> Record | None:
@@ -204,3 +205,9 @@ class Lookup:
             for answer in asked[run_id]:
                 if not answer.done():
                     answer.set_result(record)
+
+
+def _within_reach(principal: Principal, run_id: RunId) -> frozenset[str] | None:
+    """Name the projects whose archive may be asked about a run for a caller (None: all)."""
+    is_for_another = principal.run_id is not None and principal.run_id != run_id
+    return frozenset() if is_for_another else principal.projects

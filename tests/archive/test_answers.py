@@ -141,23 +141,27 @@ async def test_a_run_that_is_known_again_in_redis_is_told_as_it_is_there(shed: A
     assert found == []  # Redis says that it is running
 
 
-async def test_a_caller_cannot_tell_an_archived_run_out_of_reach_from_none_at_all(shed: Attic) -> None:
-    await shed.tell(run_id_of(1), "success", project_name="mine")
-    await shed.tell(run_id_of(2), "success", project_name="theirs")
+async def test_a_caller_cannot_tell_a_run_out_of_reach_from_none_by_the_questions_it_makes(shed: Attic) -> None:
+    archived, here, nobodys = (run_id_of(number, partition=3) for number in (2, 3, 77))
+    await shed.tell(run_id_of(1, partition=3), "success", project_name="mine")
+    await shed.tell(archived, "success", project_name="theirs")
     await shed.projector.drain()
     await shed.archiver.turn()
+    await shed.tell(here, "success", project_name="theirs")
+    await shed.projector.drain()
     asked = []
 
     async with doors(shed) as site:
         token = await site.token(Scope.READ, projects=("mine",))
-        partition = shed.store.meta.keys_of(run_id_of(2)).partition
-        theirs, nobodys = run_id_of(2), run_id_of(77, partition=partition)
-        for run_id in (theirs, nobodys):
-            before = shed.archive.objects.requests
-            assert (await site.get(f"/v1/runs/{run_id}", token=token)).code == "run_not_found"
-            asked.append(shed.archive.objects.requests - before)
+        for is_kept in (False, True):
+            for run_id in (archived, here, nobodys):
+                if is_kept:
+                    await site.get(f"/v1/runs/{run_id}")
+                before = shed.archive.objects.requests
+                assert (await site.get(f"/v1/runs/{run_id}", token=token)).code == "run_not_found"
+                asked.append(shed.archive.objects.requests - before)
 
-    assert asked[0] == asked[1]
+    assert asked == [1] * 6
 
 
 async def test_who_subscribes_to_an_archived_run_is_told_how_it_ended(shed: Attic) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from runstore.adapters.dispatch import Standing
-from runstore.adapters.holding import RedisHolding
+from runstore.adapters.holding import Holding, RedisHolding
 from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId
 from runstore.core.principal import Scope
@@ -200,7 +200,10 @@ async def held_by_hand(world: World) -> None:
     async def hold(process: Process) -> None:
         holding = RedisHolding(process.store)
         for run_id, token in ((ONE, "1"), (TWO, "2")):
-            await holding.hold(run_id, token, worker="w", project_name=PROJECT, attempt=1, lease_ms=LEASE_MS)
+            held = Holding(run_id=run_id, token=token, project_name=PROJECT, attempt=1)
+            [standing] = await holding.hold_each([held], worker="w", lease_ms=LEASE_MS)
+            if isinstance(standing, Exception):
+                raise standing
         await holding.drop(TWO, "2")
 
     await world.publish(ONE, Status.RUNNING)

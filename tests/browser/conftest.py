@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from runstore import AsyncPublisher
-from tests.sdk.live import Live, live
+from tests.sdk.running import publisher, running
+
+__all__ = ["chromium", "publisher", "running"]
 
 ARGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -28,15 +29,3 @@ async def chromium() -> AsyncIterator[Any]:
         browser = await driver.chromium.launch(executable_path=found, args=list(ARGS))
         yield browser
         await browser.close()
-
-
-@pytest.fixture
-async def running(redis_url: str) -> AsyncIterator[Live]:
-    async with live(redis_url) as started:
-        yield started
-
-
-@pytest.fixture
-async def publisher(running: Live) -> AsyncIterator[AsyncPublisher]:
-    async with AsyncPublisher(running.redis_url, "forecasts") as opened:
-        yield opened

@@ -1,20 +1,5 @@
 """What the scripts speak to."""
 
-from collections.abc import AsyncIterator
+from tests.sdk.running import publisher, running
 
-import pytest
-
-from runstore import AsyncPublisher
-from tests.sdk.live import Live, live
-
-
-@pytest.fixture
-async def running(redis_url: str) -> AsyncIterator[Live]:
-    async with live(redis_url) as started:
-        yield started
-
-
-@pytest.fixture
-async def publisher(running: Live) -> AsyncIterator[AsyncPublisher]:
-    async with AsyncPublisher(running.redis_url, "forecasts") as opened:
-        yield opened
+__all__ = ["publisher", "running"]

@@ -25,7 +25,7 @@ from runstore.gateway.submit import post_run
 from runstore.gateway.transitions import PublicEvent, Published, post_transition
 from runstore.wire.event import Commit, Tag
 from runstore.wire.request import RunBody
-from runstore.wire.schema import CursorText, ProjectName, RunIdPrefix, TimeText, WholeRunId
+from runstore.wire.schema import CursorText, ProjectName, RunIdPrefix, TimeText
 from runstore.wire.views import OutputView, RunPage, RunView
 
 _RUN_ID: Final = Param(
@@ -34,7 +34,12 @@ _RUN_ID: Final = Param(
     description="A run id, or a prefix of at least 4 hex digits (dashes optional, any case).",
     type=RunIdPrefix,
 )
-_FULL_RUN_ID: Final = Param(name="run_id", where="path", description="A whole run id.", type=WholeRunId)
+_PUBLISHED_RUN_ID: Final = Param(
+    name="run_id",
+    where="path",
+    description="A whole run id, or for a run that is known a prefix of at least 4 hex digits.",
+    type=RunIdPrefix,
+)
 _AFTER: Final = Param(
     name="after",
     where="query",
@@ -156,12 +161,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=post_transition,
         summary="Publish one event of a run.",
         scope=Scope.PUBLISH,
-        params=(_FULL_RUN_ID,),
+        params=(_PUBLISHED_RUN_ID,),
         body=PublicEvent,
         replies=(
             Reply(status=202, description="The event is in the log.", type=Published, headers=("Runstore-Cursor",)),
         ),
-        problems=("invalid_run_id", "run_not_found", *_BODY),
+        problems=("invalid_run_id", "run_not_found", "ambiguous_run_id", *_BODY),
     ),
     Route(
         method="GET",

@@ -10,9 +10,9 @@ import msgspec
 from aiohttp import web
 
 from runstore.core.cursor import Place
-from runstore.core.errors import InvalidRequest, RunNotFound, StoreUnavailable
+from runstore.core.errors import InvalidRequest, InvalidRunId, RunNotFound, StoreUnavailable
 from runstore.core.event import Event
-from runstore.core.ids import parse_run_id
+from runstore.core.ids import RunId, parse_run_id
 from runstore.core.principal import Principal
 from runstore.core.status import Status
 from runstore.gateway.answers import CURSOR, respond_json
@@ -72,7 +72,7 @@ class PublicEvent(msgspec.Struct, frozen=True, kw_only=True):
 async def post_transition(request: web.Request) -> web.StreamResponse:
     """Answer with the place of the event that was published."""
     services, principal = services_of(request), principal_of(request)
-    run_id = parse_run_id(request.match_info["run_id"])
+    run_id = await _find(services, principal, request.match_info["run_id"])
     config = services.config
     body = await read_body(request, services, config.max_event_body_bytes)
     event, unknown_fields = decode_event(body, trusted=False, run_id=run_id, limits=config.event_limits)
@@ -111,6 +111,14 @@ async def publish(services: Services, principal: Principal, event: Event, unknow
         cursor = (Place(partition=partition, epoch=tail.place(partition).epoch, entry=entry_id),)
     assert event.event_id is not None
     return Published(run_id=run_id, event_id=event.event_id, cursor=encode_cursor(cursor))
+
+
+async def _find(services: Services, principal: Principal, text: str) -> RunId:
+    """Name the run that an address is about: any run by its whole id, one that is known by a prefix of it too."""
+    try:
+        return parse_run_id(text)
+    except InvalidRunId:
+        return await services.resolver.resolve(principal, text)
 
 
 async def _check_may_write(services: Services, principal: Principal, event: Event) -> None:

@@ -75,10 +75,35 @@ async def test_a_body_that_is_no_event_is_told_so(site: Site, body: bytes) -> No
     assert (reply.status, reply.code) == (422, "invalid_request")
 
 
-async def test_a_prefix_publishes_nothing(site: Site) -> None:
-    reply = await site.post("/v1/runs/6666/transitions", {"status": "running", "project_name": "forecasts"})
+async def test_an_event_is_taken_under_a_prefix_of_a_run_that_is_known(site: Site) -> None:
+    run_id = await site.publish(status="running")
 
-    assert (reply.status, reply.code) == (422, "invalid_run_id")
+    reply = await site.post(f"/v1/runs/{run_id[:13].upper()}/transitions", {"status": "success"})
+
+    assert (reply.status, reply.json()["run_id"]) == (202, run_id)
+    assert (await site.get(f"/v1/runs/{run_id}")).json()["status"] == "success"
+
+
+async def test_a_prefix_of_no_run_or_of_none_within_reach_publishes_nothing(site: Site) -> None:
+    theirs = await site.publish(project_name="secrets")
+    token = await site.token(Scope.PUBLISH, projects=("forecasts",))
+    event = {"status": "failed", "project_name": "forecasts"}
+
+    for prefix in (theirs[:8], "00004444"):
+        reply = await site.post(f"/v1/runs/{prefix}/transitions", event, token=token)
+
+        assert (reply.status, reply.code) == (404, "run_not_found")
+    assert (await site.post("/v1/runs/666/transitions", event)).code == "invalid_run_id"
+    assert (await site.get(f"/v1/runs/{theirs}")).json()["status"] == "running"
+
+
+async def test_an_event_under_a_prefix_of_two_runs_is_taken_for_neither(site: Site) -> None:
+    for last in "12":
+        await site.publish(run_id=f"abcd1234-0000-4000-8000-00000000000{last}")
+
+    reply = await site.post("/v1/runs/abcd1234/transitions", {"status": "failed"})
+
+    assert (reply.status, reply.code, len(reply.json()["candidates"])) == (409, "ambiguous_run_id", 2)
 
 
 async def test_an_event_over_its_limit_is_too_large(site: Site) -> None:

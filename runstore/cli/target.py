@@ -57,6 +57,11 @@ def find_gateway(url: str | None, token: str | None, config: Path | None) -> Gat
         token = said.token
     if token is None and here is not None and _same(address, here.url):
         token = here.token
+    if token is None and said.token:
+        raise Trouble(
+            f"the token that is set belongs to {said.url}, and goes to no other address: give --token for {address}",
+            Exit.USAGE,
+        )
     return Gateway(address, token)
 
 

@@ -123,6 +123,7 @@ def test_a_token_is_sent_to_no_other_address_than_its_own(
 
     assert said.code == 2
     assert "token" in said.err
+    assert f"belongs to http://127.0.0.1:1, and goes to no other address: give --token for {stage.url}" in said.err
 
 
 def test_list_as_json_is_a_page(stage: Stage, command: Command) -> None:

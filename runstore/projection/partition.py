@@ -244,7 +244,9 @@ class PartitionProjector:
 
     async def _look(self, readings: Sequence[Heard | DeadLetter]) -> Seen:
         events = [reading.entry.event for reading in readings if isinstance(reading, Heard)]
-        unknown = {event.run_id for event in events} - self._heads.keys() - self._set_aside.keys()
+        # one by one: a set less a dictionary's keys goes through all that the dictionary holds
+        heads, aside = self._heads, self._set_aside
+        unknown = {event.run_id for event in events if event.run_id not in heads and event.run_id not in aside}
         refs = {(event.run_id, event.output_ref) for event in events if event.output_ref is not None}
         known = {event.run_id: self._heads.get(event.run_id) for event in events}
         if not unknown and not refs:

@@ -274,7 +274,8 @@ class _Pool(BlockingConnectionPool):
         if getattr(made, "life", self.life) != self.life:
             await connection.disconnect()
         made.life = self.life
-        await super().ensure_connection(connection)
+        if not await _is_ready(made):
+            await super().ensure_connection(connection)
         if not await self.greeting.still_holds(connection):
             # those that are open lead to a server that was demoted, and answers all the same
             self.suspect(self.life)
@@ -308,6 +309,17 @@ class _Pool(BlockingConnectionPool):
             # what they do beside this is to tell nobody and to count for a meter that we do not use
             self._in_use_connections.remove(connection)
             self._available_connections.append(connection)
+
+
+async def _is_ready(connection: Any) -> bool:
+    """Say whether an open connection may be used as it is, where the client can tell without reading.
+
+    The client's own way to see that goes through a try to connect, with its retries, before every command.
+    """
+    try:
+        return bool(hasattr(connection, "can_read") and connection.is_connected and not await connection.can_read())
+    except (RedisConnectionError, OSError):
+        return False
 
 
 class _SendsItself:

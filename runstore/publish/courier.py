@@ -5,6 +5,13 @@ the store counts as away: what comes then goes into the spool as well, behind wh
 nobody waits for a store that does not answer. Once the store answers again, and little is left in the spool, what comes
 waits in the queue while that is sent: it would else keep the spool from ever being empty.
 
+Where nothing is in any of these places, the one who brings an event *carries* it: it sends the event itself, without a
+future and without waking another task, and all who come meanwhile wait in the queue. A task, the pump, stands by. It
+sends what is in the queue as soon as nobody carries, many events at a time, and takes over, in front of the queue, an
+event whose carrier met a failure or was cancelled; an attempt that has failed counts as one of the pump's. So whatever
+can happen to an event beyond its acknowledgement happens in the pump: to be tried again, kept in the spool, given up,
+or kept before the loop ends. The pump ends where nobody has needed it for some seconds.
+
 Each `take` ends in one of three ways: acknowledged by the store, safe in the spool, or StoreUnavailable after the time
 that was given, where the spool cannot keep it.
 
@@ -20,7 +27,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -37,6 +44,11 @@ from runstore.wire.spool import encode_waiting
 ATTEMPTS: Final = 3
 """How often a batch is sent before its events are spooled; the first time a connection may prove long dead."""
 
+STANDS_BY_S: Final = 5.0
+"""How long the pump waits for something to do before it ends."""
+
+_CARRIED_BYTES: Final = 64 * 1024
+"""How large an event may be that is carried: a small one is acknowledged or not before `close` waits no longer."""
 _EVENT_BYTES: Final = 1024
 _LOG: Final = logging.getLogger("runstore.publish")
 
@@ -59,6 +71,13 @@ class _Parcel(msgspec.Struct, kw_only=True, eq=False):
                 each.set_exception(error)
 
 
+class _Failed(NamedTuple):
+    """What the carrier of the event in front of the queue met, and until when it may be tried again."""
+
+    error: StoreUnavailable
+    until: float
+
+
 class Courier:
     """Takes events. Used from one event loop."""
 
@@ -77,6 +96,11 @@ class Courier:
         self._keeping = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._standby: asyncio.Future[None] | None = None
+        self._is_carried = False
+        self._carried = 0
+        self._failed: _Failed | None = None
+        self._carries = config.patience_s < config.timeout_s
         self._trouble = Trouble()
         self._spool_trouble = Trouble()
         self._ending = asyncio.Event()
@@ -97,20 +121,107 @@ class Courier:
                     await self._room.wait()
         if self._closed:
             raise StoreUnavailable("the publisher was closed")
-        heard = asyncio.get_running_loop().create_future()
-        parcel = self._parcel(event, heard)
+        loop = asyncio.get_running_loop()
+        parcel = self._parcel(event, loop.time())
+        if self._is_at_rest and parcel.size <= _CARRIED_BYTES:
+            return await self._carry(parcel)
         self._queue.append(parcel)
         self._weigh(parcel.size)
+        return await self._heard(parcel)
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether nothing is in the queue, on its way or in the spool, and the pump stands by."""
+        return (
+            self._standby is not None
+            and not self._standby.done()
+            and not self._is_carried
+            and not self._queue
+            and self._carries
+            and self._keeper is None
+            and not self._keeping.locked()
+            and self._spool.is_empty
+        )
+
+    async def _carry(self, parcel: _Parcel) -> str | None:
+        """Send a parcel from the caller's own task; where that does not succeed, leave it to the pump."""
+        began = parcel.until - self._time_for(parcel.size)
+        self._is_carried, self._on_its_way = True, [parcel]
+        self._carried += 1
+        try:
+            result = await self._delivery.send_one(parcel.event)
+        except asyncio.CancelledError:
+            self._hand_over(parcel)
+            if self._pump is None:  # it was cancelled as well, before: the loop is ending
+                self._keep_now()
+            raise
+        except Exception as error:  # noqa: BLE001 - the pump will meet it as well, and knows what to do
+            if isinstance(error, RunstoreError) and not error.retryable:
+                parcel.give_up(error)
+                raise
+            if isinstance(error, StoreUnavailable):
+                self._failed = _Failed(error, began + self._config.patience_s)
+            self._hand_over(parcel)
+        else:
+            if not isinstance(result, StoreUnavailable):
+                self._trouble.is_over()
+                self.adoption.look()
+                parcel.settle(result)
+                return result
+            self._hand_over(parcel)
+        finally:
+            self._is_carried = False
+            if self._on_its_way and self._on_its_way[0] is parcel:
+                self._on_its_way = []
+            if self._queue or self._ending.is_set():
+                self._wake()
+        return await self._heard(parcel)
+
+    def _hand_over(self, parcel: _Parcel) -> None:
+        self._on_its_way = []
+        self._put_back([parcel])
+
+    async def _heard(self, parcel: _Parcel) -> str | None:
+        """Wait for what becomes of a parcel that is in the queue."""
+        heard: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        parcel.heard_by.insert(0, heard)
+        if self._closed:
+            self._keep_now()
+            return await heard
         self.begin()
         if self._keeper is None and not self._spool.is_empty:
             self._keeper = asyncio.get_running_loop().create_task(self._keep_what_comes())
-        cursor: str | None = await heard
-        return cursor
+        return await heard
 
     def begin(self) -> None:
         """Begin to send what there is, were it left in the spool by another loop of this process."""
         if self._pump is None and (self._queue or not self._spool.is_empty):
             self._pump = asyncio.get_running_loop().create_task(self._pump_all())
+        elif not self._is_carried:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._standby is not None and not self._standby.done():
+            self._standby.set_result(None)
+
+    async def _stand_by(self) -> bool:
+        """Wait until there is something to do; false where there is nothing, or nothing more."""
+        loop = asyncio.get_running_loop()
+        while self._is_carried or not self._ending.is_set():
+            carried, self._standby = self._carried, loop.create_future()
+            timer = loop.call_later(STANDS_BY_S, self._wake)
+            try:
+                await self._standby
+            finally:
+                timer.cancel()
+                self._standby = None
+            if self._is_carried:
+                continue
+            if self._queue or not self._spool.is_empty:
+                return True
+            if self._carried == carried:
+                return False
+        return bool(self._queue)
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything that was taken so far is acknowledged.
@@ -135,6 +246,8 @@ class Courier:
         What is safe in the spool is not waited for longer than for one answer of a store that is away.
         """
         self._ending.set()
+        if not self._is_carried:
+            self._wake()
         if self._pump is not None:
             await asyncio.wait({self._pump}, timeout=self._config.timeout_s)
         self._closed = True
@@ -163,6 +276,8 @@ class Courier:
                         await self._send_waiting()
                     elif batch:
                         await self._send(batch)
+                    elif await self._stand_by():
+                        continue
                     else:
                         return
                     self._trouble.is_over()
@@ -219,14 +334,18 @@ class Courier:
 
     async def _attempt(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
         clock = asyncio.get_running_loop().time
-        until = clock() + self._config.patience_s
+        failed, self._failed = self._failed, None
+        error, until = failed or (None, clock() + self._config.patience_s)
         for attempt in itertools.count(1):
-            try:
-                return await self._delivery.send(events)
-            except StoreUnavailable:
-                if attempt == ATTEMPTS or clock() >= until:
-                    raise
-                await asyncio.sleep(self._config.backoff_s * attempt)
+            if error is None:
+                try:
+                    return await self._delivery.send(events)
+                except StoreUnavailable as met:
+                    error = met
+            if attempt == ATTEMPTS or clock() >= until:
+                raise error
+            error = None
+            await asyncio.sleep(self._config.backoff_s * attempt)
         raise AssertionError("unreachable")
 
     async def _keep_what_comes(self) -> None:
@@ -303,7 +422,7 @@ class Courier:
         return batch
 
     def _take_all(self) -> list[_Parcel]:
-        parcels = list(self._queue)
+        parcels, self._failed = list(self._queue), None
         self._queue.clear()
         self._weigh(-self._queued_bytes)
         return parcels
@@ -320,10 +439,12 @@ class Courier:
         else:
             self._room.clear()
 
-    def _parcel(self, event: Event, heard: "asyncio.Future[str | None]") -> _Parcel:
+    def _parcel(self, event: Event, now: float) -> _Parcel:
         size = _EVENT_BYTES + len(event.output or b"") + len(event.error_message or "")
-        until = heard.get_loop().time() + self._config.timeout_s + size / BYTES_A_SECOND
-        return _Parcel(event=event, size=size, until=until, heard_by=[heard])
+        return _Parcel(event=event, size=size, until=now + self._time_for(size), heard_by=[])
+
+    def _time_for(self, size: int) -> float:
+        return self._config.timeout_s + size / BYTES_A_SECOND
 
     def _tell_failure(self, error: SpoolFailed) -> None:
         if self._config.spool_bytes:

@@ -7,8 +7,8 @@ there is no run that has begun and that nobody would end.
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from runstore.publish.held import HeldStore, Ready
 from runstore.publish.recent import Acknowledged
 from runstore.publish.resending import Resending
 from runstore.publish.spool import Spool
+from runstore.wire.cursor import encode_cursor
 from runstore.wire.event import encode_event
 from runstore.wire.spool import decode_waiting
 
@@ -31,6 +32,7 @@ BYTES_A_SECOND: Final = 4 * 1024 * 1024
 """How fast a store is that is not counted as away."""
 
 _LOG: Final = logging.getLogger("runstore.publish")
+_T = TypeVar("_T")
 
 
 class Refused(StoreUnavailable):
@@ -51,9 +53,22 @@ class Delivery:
         Raises: StoreUnavailable where none is known to be in the log; any may be there all the same.
         """
         size = sum(len(event.output or b"") for event in events)
+        return await self._in_time(self._send(events), size)
+
+    async def send_one(self, event: Event) -> str | StoreUnavailable:
+        """Append one event as `send` does, at less cost where it is small and nothing has to be asked for before.
+
+        Raises: StoreUnavailable where it is not known to be in the log; it may be there all the same.
+        """
+        ready, size = self._held.at_hand(event.run_id), len(event.output or b"")
+        if ready is None or event.hold is not None or size > self._config.inline_output_bytes:
+            return (await self.send([event]))[0]
+        return await self._in_time(self._send_one(event, ready), size)
+
+    async def _in_time(self, work: Awaitable[_T], size: int) -> _T:
         try:
             async with asyncio.timeout(self._config.patience_s + size / BYTES_A_SECOND) as limit:
-                return await self._send(events)
+                return await work
         except TimeoutError:
             self._held.doubt()
             if not limit.expired():
@@ -95,6 +110,15 @@ class Delivery:
         cursors = iter(await self._append(store, sent) if sent else [])
         await holds.let_go(store, asked)
         return [next(cursors) if isinstance(ready, Ready) else ready for ready in readies]
+
+    async def _send_one(self, event: Event, ready: Ready) -> str | StoreUnavailable:
+        store = ready.store
+        entry = (await store.log.append_many([(event.run_id, encode_event(event))]))[0]
+        if isinstance(entry, StoreUnavailable):
+            return entry
+        place, now = ready.place(entry), asyncio.get_running_loop().time()
+        self._resending.note([Acknowledged(event=event, place=place, life=store.connections.made, at=now)])
+        return encode_cursor((place,))
 
     async def _append(self, store: "RedisStore", sent: Sequence[tuple[Event, Ready]]) -> list[str | StoreUnavailable]:
         most = self._config.inline_output_bytes

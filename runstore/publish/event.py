@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Any, Final, TypedDict
 from uuid import uuid4
 
@@ -35,16 +36,19 @@ class Told(TypedDict, total=False):
     traceparent: str | None
 
 
+_FIELDS: Final = frozenset(Told.__annotations__)
+
+
 def make_event(run_id: str, status: Status | str, told: Told) -> Event:
     """Make an event, with an id of its own and the present time where none are told.
 
     Raises: InvalidRequest, InvalidRunId or PayloadTooLarge, with a sentence that says what to mend; TypeError for a
     field that there is not.
     """
-    unknown = told.keys() - Told.__annotations__.keys()
-    if unknown:
+    if not _FIELDS.issuperset(told):
+        unknown = told.keys() - _FIELDS
         raise TypeError(f"an event has no field {min(unknown)!r}: there are {', '.join(Told.__annotations__)}")
-    at = told.get("at") or datetime.now(UTC)
+    at = told.get("at") or None
     if isinstance(at, datetime):
         at = (at.replace(tzinfo=UTC) if at.tzinfo is None else at).isoformat()
     tags = told.get("tags")
@@ -58,7 +62,8 @@ def make_event(run_id: str, status: Status | str, told: Told) -> Event:
         "tags": list(tags) if tags is not None else None,
         "event_id": told.get("event_id") or str(uuid4()),
     }
-    event, _ = decode_event(encode({name: value for name, value in fields.items() if value is not None}))
+    text = encode({name: value for name, value in fields.items() if value is not None})
+    event, _ = decode_event(text, at_us=time_ns() // 1000)
     return event
 
 

@@ -85,6 +85,15 @@ class HeldStore:
             for partition in partitions
         ]
 
+    def at_hand(self, run_id: RunId) -> Ready | None:
+        """Return what `ready` would for one run, where nothing has to be asked for; else None."""
+        loop = asyncio.get_running_loop()
+        if self._store is None or self._home != (os.getpid(), loop):
+            return None
+        partition = partition_of(run_id, self._store.log.partitions)
+        kept = self._epochs.get(partition)
+        return Ready(self._store, partition, kept[0]) if kept is not None and kept[1] > loop.time() else None
+
     def doubt(self) -> None:
         """Take note that the store failed: it may be another one when it is back."""
         self._epochs.clear()

@@ -109,6 +109,7 @@ _EVENT: Final = msgspec.json.Decoder(EventJson)
 _KNOWN_EVENT: Final = msgspec.json.Decoder(_KnownEventJson)
 _OUTPUT: Final = msgspec.json.Decoder(OutputJson | None)
 _ENCODER: Final = msgspec.json.Encoder()
+_NO_OUTPUT: Final = b"null"
 
 
 class EventLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,12 +150,17 @@ def check_depth(text: bytes, what: str, most: int = MAX_JSON_DEPTH) -> None:
 
 
 def decode_event(
-    text: bytes, *, trusted: bool = True, run_id: RunId | None = None, limits: EventLimits = _LIMITS
+    text: bytes,
+    *,
+    trusted: bool = True,
+    run_id: RunId | None = None,
+    at_us: int | None = None,
+    limits: EventLimits = _LIMITS,
 ) -> tuple[Event, int]:
     """Read an event, and count the fields of it that are not known.
 
-    With `trusted` false the fields that only our own parts may write are not known either. `run_id` is the run's where
-    the event itself leaves it out.
+    With `trusted` false the fields that only our own parts may write are not known either. `run_id` and
+    `at_us` are what holds where the event itself leaves them out.
 
     Raises: InvalidRequest, InvalidRunId or PayloadTooLarge, with a sentence that says what to mend.
     """
@@ -168,7 +174,7 @@ def decode_event(
         rest -= len(bytes(told.request.inputs)) if told.request else 0
     if rest > limits.event_bytes:
         raise PayloadTooLarge(f"the event without its output is {rest} bytes, over the limit of {limits.event_bytes}")
-    event = _checked(told, run_id, limits.output_bytes)
+    event = _checked(told, run_id, at_us, limits.output_bytes)
     return (_with_our_own(event, told) if isinstance(told, EventJson) else event), unknown
 
 
@@ -186,7 +192,7 @@ def _told(text: bytes, *, trusted: bool) -> tuple[PublicEventJson, int]:
     return told, sum(key not in told.__struct_fields__ for key in keys)
 
 
-def _checked(told: PublicEventJson, run_id: RunId | None, output_bytes: int) -> Event:
+def _checked(told: PublicEventJson, run_id: RunId | None, at_us: int | None, output_bytes: int) -> Event:
     if told.run_id is not None:
         run_id = parse_run_id(told.run_id)
     if run_id is None:
@@ -199,7 +205,7 @@ def _checked(told: PublicEventJson, run_id: RunId | None, output_bytes: int) -> 
         run_id=run_id,
         status=told.status,
         project_name=told.project_name,
-        at_us=from_iso(told.at) if told.at is not None else None,
+        at_us=from_iso(told.at) if told.at is not None else at_us,
         commit_sha=told.commit_sha,
         attempt=told.attempt,
         error_message=told.error_message,
@@ -238,6 +244,8 @@ def compact_output(text: bytes, status: Status, max_bytes: int = MAX_OUTPUT_BYTE
 
     Raises: InvalidRequest or PayloadTooLarge.
     """
+    if text == _NO_OUTPUT:
+        return None
     try:
         told = _OUTPUT.decode(text)
         if told is None:

@@ -155,7 +155,7 @@ class Courier:
             if self._pump is None:  # it was cancelled as well, before: the loop is ending
                 self._keep_now()
             raise
-        except Exception as error:  # noqa: BLE001 - the pump will meet it as well, and knows what to do
+        except Exception as error:
             if isinstance(error, RunstoreError) and not error.retryable:
                 parcel.give_up(error)
                 raise

@@ -15,6 +15,7 @@ const PATIENCE_MS = 1500;
 const BASE = new URL(".", document.baseURI);
 
 let client = null;
+let shownHash = "";
 let page = null;
 let session = null;
 let freshAt = null;
@@ -22,6 +23,7 @@ let lostAt = null;
 let trouble = null;
 let store = null;
 let cameFromList = false;
+let shelf = null; // the listing that a run was opened from, and its address: it is gone back to as it was left
 
 const toast = h("div", { class: "toast", role: "status" });
 const banner = h("div", { class: "banner", hidden: true });
@@ -90,7 +92,7 @@ function showTouch() {
     banner.classList.toggle("bad", !isLost);
     banner.title = isLost ? reason || trouble?.message || "" : "";
   }
-  const words = { live: "live", streams: "live, by streams", polling: "live, by polling", lost: "link lost", idle: "idle" };
+  const words = { live: "live", streams: "live, by streams", polling: "live, by polling", lost: "link lost", idle: "connected" };
   touch.dataset.state = isShown ? "lost" : state === "lost" ? "live" : state;
   setText(touch, isShown ? "link lost" : state === "lost" ? "live" : words[state]);
 }
@@ -169,7 +171,8 @@ function leave(why = "") {
   session?.abort();
   client?.close();
   page?.leave();
-  client = page = session = store = null;
+  shelf?.page.leave();
+  client = shelf = page = session = store = null;
   const form = signIn({ take, why, copy });
   document.title = "runstore";
   document.body.replaceChildren(form.node, toast);
@@ -179,18 +182,49 @@ function leave(why = "") {
 // ---- pages
 
 function route() {
+  const focused = page?.node.contains(document.activeElement) ? document.activeElement.getAttribute("name") : null;
+  const isFirst = page === null;
+  const isRun = /^#\/?run(\/|$)/.test(location.hash);
   cameFromList = Boolean(page?.watch);
-  page?.leave();
+  if (isRun && cameFromList) shelf = { page, hash: shownHash };
+  else page?.leave();
   page?.node.remove();
+  shownHash = location.hash;
   trouble = null;
+  if (!isRun && shelf && !cameFromList && sameHash(shelf.hash, location.hash)) page = shelf.page;
+  else page = makePage();
+  if (!isRun) {
+    if (shelf && shelf.page !== page) shelf.page.leave();
+    shelf = null;
+  }
+  document.title = `${page.title} · runstore`;
+  announced.before(page.node);
+  page.wake?.();
+  if (store) page.watch?.(store.projects);
+  // whoever changes a filter by keyboard goes on in it; who comes to another page begins at its title, or at the run left
+  const same = focused && page.node.querySelector(`[name="${CSS.escape(focused)}"]`);
+  if (same) {
+    same.focus({ preventScroll: true });
+    same.setSelectionRange?.(same.value.length, same.value.length);
+  } else if (!isFirst) page.arrive();
+  showTouch();
+}
+
+const sameHash = (a, b) => (a || "#/") === (b || "#/");
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // half an escape, by somebody who typed the address
+  }
+}
+
+function makePage() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const shared = { client, failed, copy, touched };
   const [kind, rest = ""] = path.split("/");
-  page = kind === "run" ? runPage({ ...shared, runId: decodeURIComponent(rest) }) : listPage({ ...shared, filters: readFilters(query), projects: () => store?.projects ?? [] });
-  document.title = `${page.title} · runstore`;
-  announced.before(page.node);
-  if (store) page.watch?.(store.projects);
-  showTouch();
+  return kind === "run" ? runPage({ ...shared, runId: decoded(rest), back: shelf?.hash || "#/" }) : listPage({ ...shared, filters: readFilters(query), projects: () => store?.projects ?? [] });
 }
 
 const keys = h(
@@ -205,7 +239,7 @@ const keys = h(
 function goUp() {
   if (!page.copyId) return;
   if (cameFromList) history.back();
-  else location.hash = "#/";
+  else location.hash = shelf?.hash || "#/";
 }
 
 function press(event, find) {

@@ -35,6 +35,7 @@ export function findField({ client, signal, say }) {
     }
   });
   input.addEventListener("input", clear);
+  globalThis.addEventListener("hashchange", clear, { signal });
   form.addEventListener("focusout", (event) => !form.contains(event.relatedTarget) && clear());
   input.addEventListener("keydown", (event) => event.key === "Escape" && (clear(), input.blur()));
   return { node: form, focus: () => (input.focus(), input.select()) };

@@ -37,7 +37,10 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
   const empty = h("div", {});
   const known = h("datalist", { id: "projects" });
   const bar = h("form", { class: "filters", role: "search", "aria-label": "Filter runs", onsubmit: (event) => event.preventDefault() }, chips(), ...fields());
-  const node = h("main", {}, h("h1", { class: "sr" }, "Runs"), bar, table.node);
+  const title = h("h1", { class: "sr", tabindex: "-1" }, "Runs");
+  const node = h("main", {}, title, bar, table.node, empty);
+  table.node.hidden = true;
+  let told = "";
   let trouble = null;
 
   async function more() {
@@ -50,7 +53,7 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
 
   function chips() {
     const toggle = (status) => go({ status: filters.status.includes(status) ? filters.status.filter((one) => one !== status) : [...filters.status, status] });
-    const chip = (label, isOn, press, mark) => h("button", { type: "button", class: "chip", "aria-pressed": String(isOn), onclick: press }, mark, label);
+    const chip = (label, isOn, press, mark) => h("button", { type: "button", class: "chip", name: `status-${label}`, "aria-pressed": String(isOn), onclick: press }, mark, label);
     const marks = (status) => h("span", { class: `mark ${status}`, "aria-hidden": "true" });
     return h(
       "div",
@@ -86,12 +89,24 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
     if (stop.signal.aborted) return;
     const names = [...new Set([...projects(), ...book.projects])].sort();
     if (known.childElementCount !== names.length) known.replaceChildren(...names.map((value) => h("option", { value })));
+    const isUnread = !book.begun;
     const isEmpty = book.begun && book.isWhole && !book.active.length && !book.ended.length;
-    table.node.hidden = isEmpty;
-    if (isEmpty && !empty.isConnected) node.append(empty);
-    if (!isEmpty) empty.remove();
-    else empty.replaceChildren(trouble ? "" : whatToDo());
+    table.node.hidden = isEmpty || isUnread;
+    const note = isUnread ? trouble?.code ?? "" : isEmpty ? "empty" : "";
+    if (note !== told) empty.replaceChildren(...(note === "" ? [] : [isUnread ? whyUnread() : whatToDo()]));
+    told = note;
     table.draw();
+  }
+
+  /** What to say where not even the first look went well; the banner says what went wrong, and since when. */
+  function whyUnread() {
+    const [title, text, line] = {
+      store_unavailable: ["The store cannot be reached", "The gateway answers, but what keeps the runs does not. On its machine, this tells why:", "runstore doctor"],
+      gateway_unreachable: ["The gateway cannot be reached", "Nothing answers at this address. Check that the gateway runs, and that this machine has a network.", null],
+      forbidden: ["This token may not read runs", "Sign out, and in again with a token that has the scope runs:read.", null],
+    }[trouble.code] ?? ["The runs cannot be read", trouble.message, null];
+    const goesOn = trouble.retryable ? "No need to reload: the runs show here as soon as they can be read." : null;
+    return h("div", { class: "note" }, h("h1", {}, title), h("p", { class: "faint" }, text), line && command(line, copy), goesOn && h("p", { class: "faint" }, goesOn));
   }
 
   function whatToDo() {
@@ -103,7 +118,7 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
       "div",
       { class: "note" },
       h("h1", {}, "No runs yet"),
-      h("p", { class: "faint" }, "A run shows here the moment that it is asked for, or that a worker tells of it."),
+      h("p", { class: "faint" }, "None that this token may read. A run shows here as soon as it is asked for, or a worker tells of it:"),
       command(`runstore run ${project}`, copy),
       command("runstore exec --project reports -- make report", copy),
       h("p", { class: "faint" }, "Workers publish with one line around their work: see the page on publishing in the docs."),
@@ -114,7 +129,7 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
     project: filters.project,
     signal: stop.signal,
     changed: () => (touched(), changed()),
-    failed: (error) => ((trouble = error), failed(error)),
+    failed: (error) => ((trouble = error), failed(error), changed()),
   });
   table.show(book, filters.status);
   const ticking = setInterval(() => !document.hidden && book.active.length && table.draw(), 1000);
@@ -124,6 +139,8 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
     look: () => live.look(),
     step: (step) => table.step(step),
     leave: () => (clearInterval(ticking), stop.abort()),
+    arrive: () => (table.hasCurrent ? table.focus() : title.focus({ preventScroll: true })),
+    wake: () => (changed(), table.wake()),
     title: filters.project || "runs",
   };
 }

@@ -3,6 +3,7 @@
 const MOST_PROJECTS = 60;
 const LOOK_EVERY_MS = 15_000;
 const LOOK_SOON_MS = 700;
+const LOOK_UNWATCHED_MS = 2000;
 
 /** Keep a book up to date until the signal is aborted; `changed` is called after each change, `failed` with errors. */
 export class Live {
@@ -59,7 +60,7 @@ export class Live {
       if (!this.#signal.aborted) this.#failed(error);
     } finally {
       this.#isLooking = false;
-      this.#lookAfter(this.#again ? LOOK_SOON_MS : LOOK_EVERY_MS);
+      this.#lookAfter(this.#again ? LOOK_SOON_MS : this.#watched.size ? LOOK_EVERY_MS : LOOK_UNWATCHED_MS);
       this.#again = false;
     }
   }

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { isSeries, plot } from "./plot.js";
-import { count, number, size } from "./words.js";
+import { count, exact, size } from "./words.js";
 
 const SMALL = 240;
 const MOST_SHOWN = 200_000;
@@ -28,7 +28,7 @@ function kind(value) {
 
 function shown(name, value) {
   if (isSeries(value)) return h("div", {}, plot(name, value), folded("the numbers", value));
-  if (typeof value === "number") return h("span", { class: "number" }, number(value));
+  if (typeof value === "number") return h("span", { class: "number" }, exact(value));
   const text = typeof value === "string" ? value : JSON.stringify(value);
   if (text.length <= SMALL) return h("code", { class: "value" }, text);
   return folded(`${kind(value)}, ${size(text.length)}`, value);

@@ -8,11 +8,11 @@ import { ACTIVE, duration, moment, statusWord, whole } from "./words.js";
 const SOON_MS = 250;
 
 /** Show the page of a run, by its id or a prefix of it. */
-export function runPage({ client, runId, failed, copy, touched }) {
+export function runPage({ client, runId, failed, copy, touched, back = "#/" }) {
   const stop = new AbortController();
   const signal = stop.signal;
   const parts = {
-    mark: h("span", { "aria-hidden": "true" }), word: h("span", {}), title: h("h1", {}), took: h("dd", {}),
+    mark: h("span", { "aria-hidden": "true" }), word: h("span", {}), title: h("h1", { tabindex: "-1" }, "Reading the run…"), took: h("dd", {}),
     facts: h("dl", { class: "facts" }), error: h("section", { class: "panel error wide", hidden: true, "aria-label": "Why it ended so", tabindex: "0" }),
     progress: h("section", { class: "panel wide", hidden: true, "aria-label": "Progress" }),
     timeline: h("ol", { class: "timeline" }), outputs: h("div", {}, h("p", { class: "faint" }, "Nothing yet.")), note: h("p", { class: "faint" }),
@@ -21,16 +21,13 @@ export function runPage({ client, runId, failed, copy, touched }) {
   const ask = confirmation();
   const curl = () => `curl -s -H "Authorization: Bearer $RUNSTORE_TOKEN" ${new URL(`v1/runs/${run?.run_id ?? runId}`, document.baseURI)}`;
   const logs = logPanel();
-  const node = h(
-    "main",
-    { class: "page" },
-    h(
-      "article",
-      { class: "run" },
+  const article = h("article", { class: "run unread" });
+  const node = h("main", { class: "page" }, article, ask);
+  article.append(
       h(
         "div",
         { class: "titles wide" },
-        h("a", { href: "#/", class: "faint" }, "← Runs"),
+        h("a", { href: back, class: "faint" }, "← Runs"),
         parts.title,
         h("span", { class: "status", role: "status" }, parts.mark, parts.word),
         h("div", { class: "actions" }, cancel, copyButton("Copy id", "Copy the run's id (c)", () => run?.run_id ?? runId, copy), copyButton("Copy curl", "Copy a command that looks this run up", curl, copy)),
@@ -40,12 +37,14 @@ export function runPage({ client, runId, failed, copy, touched }) {
       parts.progress,
       h("div", {}, h("section", { class: "panel", "aria-label": "Output" }, h("div", { class: "bar" }, h("h2", {}, "Output")), parts.outputs, parts.note), logs.node),
       h("section", { class: "panel", "aria-label": "Timeline" }, h("h2", {}, "Timeline"), parts.timeline),
-    ),
-    ask,
   );
   let run = null;
+  let isShown = false;
   let timer;
-  follow();
+  let isFollowing = false;
+  let hurry = () => {};
+  let hasLogs = false;
+  look();
   const ticking = setInterval(() => run && !document.hidden && setText(parts.took, duration(run, Date.now())), 1000);
 
   function confirmation() {
@@ -76,15 +75,24 @@ export function runPage({ client, runId, failed, copy, touched }) {
     }
   }
 
+  /** Look at the run now; one loop follows it, however often it is asked to look. */
+  async function look() {
+    hurry();
+    if (isFollowing) return;
+    isFollowing = true;
+    await follow();
+    isFollowing = false;
+  }
+
   async function follow() {
-    let watched = false;
     for (;;) {
       try {
         // a watch hands an ended run out at once, and one that goes on with its next step: so look as well
         take(await client.getRun(runId, { signal }));
         runId = run.run_id;
-        if (!watched) readLogs();
-        watched = true;
+        failed(null);
+        if (!hasLogs) readLogs();
+        hasLogs = true;
         readEvents();
         if (!ACTIVE.includes(run.status)) return;
         const watch = client.watch({ runIds: runId, events: "all", onProgress: showProgress, signal });
@@ -104,7 +112,8 @@ export function runPage({ client, runId, failed, copy, touched }) {
           return;
         }
         failed(error);
-        await new Promise((resolve) => setTimeout(resolve, 2000));
+        if (!run) setText(parts.title, "The run cannot be read yet");
+        await new Promise((resolve) => ((hurry = resolve), setTimeout(resolve, 2000)));
         if (signal.aborted) return;
       }
     }
@@ -146,6 +155,7 @@ export function runPage({ client, runId, failed, copy, touched }) {
   function take(next) {
     if (run && !ACTIVE.includes(run.status) && ACTIVE.includes(next.status)) return; // an answer from before
     run = next;
+    article.classList.remove("unread");
     touched();
     const isActive = ACTIVE.includes(run.status);
     document.title = `${statusWord(run.status)} · ${run.project_name} · runstore`;
@@ -167,14 +177,40 @@ export function runPage({ client, runId, failed, copy, touched }) {
     parts.error.hidden = !run.error_message;
     setText(parts.error, run.error_message ?? "");
     if (isActive) return;
-    if (run.output) parts.outputs.replaceChildren(showOutputs(run.output.outputs));
-    else parts.outputs.replaceChildren(h("p", { class: "faint" }, "A run that did not end in success shows no output here; its logs are below, and all that it left is at /v1/runs/{id}/output."));
-    setText(parts.note, run.truncated ? "Over 1 MiB, and cut here; all of it is at /v1/runs/{id}/output." : "");
+    if (isShown) return; // its output never changes again, and what was unfolded stays so
+    isShown = true;
+    if (run.output && !(run.truncated && run.output.outputs === null)) parts.outputs.replaceChildren(showOutputs(run.output.outputs));
+    else parts.outputs.replaceChildren();
+    const why = run.truncated ? "What it left is over 1 MiB, and cut here." : run.output ? "" : "It did not end in success. What it left until then can be read all the same.";
+    parts.note.replaceChildren(...(why ? [why, " ", readAll()] : []));
+  }
+
+  /** A button that asks for what the gateway does not send by itself. */
+  function readAll() {
+    const button = h("button", { type: "button", onclick: read }, "Read all of it");
+    return button;
+
+    async function read() {
+      button.disabled = true;
+      setText(button, "Reading…");
+      try {
+        const whole = await client.output(run.run_id, null, { signal });
+        parts.outputs.replaceChildren(showOutputs(whole.outputs));
+        setText(parts.note, "");
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error.code === "output_not_found") setText(parts.note, "It left no outputs.");
+        else failed(error, true);
+        button.disabled = false;
+        setText(button, "Read all of it");
+      }
+    }
   }
 
   return {
     node,
-    look: follow,
+    look,
+    arrive: () => parts.title.focus({ preventScroll: true }),
     copyId: () => copy(run?.run_id ?? runId, "Copy id"),
     step: (step) => node.scrollBy({ top: Math.sign(step) * 80 }),
     leave: () => (clearInterval(ticking), clearTimeout(timer), stop.abort()),

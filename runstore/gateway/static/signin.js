@@ -30,8 +30,10 @@ export function signIn({ take, why, copy }) {
     const token = input.value.trim();
     if (!token) return;
     button.disabled = true;
+    button.textContent = "Signing in…";
     wrong.textContent = (await take(token)) ?? "";
     button.disabled = false;
+    button.textContent = "Sign in";
     if (wrong.textContent) input.select();
   });
   return { node: h("main", { class: "page" }, form), focus: () => input.focus(), leave: () => {}, look: () => {}, step: () => {}, title: "sign in" };

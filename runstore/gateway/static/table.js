@@ -33,6 +33,7 @@ function describe(row, run, progress, nowMs) {
     setText(row.word, statusWord(run.status));
   }
   setText(cells.project, run.project_name);
+  cells.project.title = run.project_name;
   setText(row.link, shortId(run.run_id));
   const label = `${run.project_name}, ${statusWord(run.status)}, run ${shortId(run.run_id)}`;
   if (row.link.getAttribute("aria-label") !== label) row.link.setAttribute("aria-label", label);
@@ -68,7 +69,7 @@ export class Table {
   constructor({ onMore }) {
     this.#onMore = onMore;
     const names = ["Status", "Project", "Run", "Commit", "Created", "Took", "About"];
-    const head = h("div", { role: "row", class: "head" }, names.map((name) => h("div", { role: "columnheader" }, name)));
+    const head = h("div", { role: "row", class: "head" }, names.map((name) => h("div", { role: "columnheader", class: name === "Commit" ? "commit" : null }, name)));
     this.node = h("div", { class: "table", role: "table", "aria-label": "Runs, newest first", tabindex: "-1" }, h("div", { role: "rowgroup", class: "headgroup" }, head), this.#spacer);
     this.node.addEventListener("scroll", () => (this.#note(), this.draw()), { passive: true });
     this.node.addEventListener("keydown", (event) => this.#key(event));
@@ -94,6 +95,10 @@ export class Table {
   /** Draw, once for all changes before the next frame. */
   draw() {
     if (!this.#frame) this.#frame = requestAnimationFrame(() => ((this.#frame = 0), this.#draw()));
+  }
+
+  get hasCurrent() {
+    return !this.node.hidden && this.#current !== null;
   }
 
   focus() {
@@ -163,7 +168,6 @@ export class Table {
         row = makeRow();
         row.node.dataset.run = runId;
         this.#rows.set(runId, row);
-        this.#spacer.append(row.node);
       }
       row.node.style.top = `${index * height}px`;
       row.node.setAttribute("aria-rowindex", index + 2);
@@ -171,6 +175,7 @@ export class Table {
       describe(row, this.#at(index), this.#book.progress.get(runId), now);
     }
     this.#drawSections(active, ended, height);
+    this.#order(wanted, active);
     if (ended && upto >= total - 20 && !this.#book.isWhole) this.#onMore();
   }
 
@@ -184,13 +189,32 @@ export class Table {
     while (this.#sections.length < told.length) {
       const node = h("div", { class: "section", role: "row" }, h("div", { role: "cell" }));
       this.#sections.push(node);
-      this.#spacer.append(node);
     }
     told.forEach(([index, text], at) => {
       this.#sections[at].style.top = `${index * height}px`;
       this.#sections[at].style.height = `${height}px`;
       setText(this.#sections[at].firstChild, text);
     });
+  }
+
+  /** Put the rows into the page in the order in which they are seen: a screen reader reads them in the page's order. */
+  #order(wanted, active) {
+    const nodes = [...wanted].map(([runId, index]) => [index, this.#rows.get(runId).node]);
+    const ended = this.#sections.length - (active ? 1 : 0);
+    this.#sections.forEach((node, at) => nodes.push([active && at === 0 ? 0 : at === this.#sections.length - ended ? active : Infinity, node]));
+    nodes.sort(([a], [b]) => a - b);
+    const focused = this.#spacer.contains(document.activeElement) ? document.activeElement : null;
+    let next = this.#spacer.firstChild;
+    for (const [, node] of nodes) {
+      if (node === next) next = next.nextSibling;
+      else this.#spacer.insertBefore(node, next);
+    }
+    if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
+  }
+
+  /** Draw at once, where the page is shown again after it was put aside. */
+  wake() {
+    this.#draw();
   }
 
   #choose(runId) {

@@ -12,12 +12,19 @@ const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 const WHOLE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+const EXACT = new Intl.NumberFormat("en", { maximumFractionDigits: 20 });
 const COUNT = new Intl.NumberFormat("en");
 
 export const clock = (ms) => CLOCK.format(ms);
 export const whole = (text) => WHOLE.format(Date.parse(text));
 export const count = (value) => COUNT.format(value);
 export const number = (value) => (Math.abs(value) >= 1e9 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential(3) : NUMBER.format(value));
+
+/** A number as it is, no digit of it rounded away. */
+export function exact(value) {
+  const size = Math.abs(value);
+  return size >= 1e15 || (size !== 0 && size < 1e-6) ? String(value) : EXACT.format(value);
+}
 
 /** When something was: the time of day, and the day where it is not today. */
 export function moment(text) {

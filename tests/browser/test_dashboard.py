@@ -10,7 +10,7 @@ import pytest
 from runstore import AsyncPublisher
 from runstore.adapters.store import RedisStore
 from tests.browser.stage import opened, signed_in
-from tests.sdk.live import Live
+from tests.sdk.live import Live, live
 from tests.waiting import happens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -314,3 +314,116 @@ async def test_no_rule_of_accessibility_is_broken(
         await page.goto(f"{running.url}/#/?tag=none")
         await page.wait_for_selector(".note")
         assert await broken(page) == []
+
+
+async def test_a_number_is_shown_with_every_digit_and_a_log_as_a_terminal_shows_it(
+    running: Live, publisher: AsyncPublisher, chromium: Any
+) -> None:
+    run_id = await publish(publisher, "running")
+    async with signed_in(chromium, running) as made:
+        page = made.page
+        await page.goto(f"{running.url}/#/run/{run_id}")
+        pieces = (b"10%\r5", b"0%\r", b"100%\r\n\x1b]8;;http://x\x07link\x1b", b"[3", b"1m red\x1b[0m\x00\n")
+        await running.store.logs.append_logs(run_id, [("stdout", piece) for piece in pieces])
+        await page.wait_for_function(
+            "() => document.querySelector('.logs')?.textContent === '100%\\nlink red\\u2400\\n'"
+        )
+        await publish(publisher, "success", run_id=run_id, output={"outputs": {"n": 123456789, "x": 0.1234567}})
+
+        await shows(page, ".outputs", "123,456,789")
+        await shows(page, ".outputs", "0.1234567")
+
+
+async def test_a_run_that_is_told_of_late_shows_where_its_page_waits(
+    running: Live, publisher: AsyncPublisher, chromium: Any
+) -> None:
+    run_id = str(uuid4())
+    async with signed_in(chromium, running) as made:
+        await made.page.goto(f"{running.url}/#/run/{run_id}")
+        await shows(made.page, ".note h1", "No such run")
+
+        await publish(publisher, "failed", run_id=run_id, output={"outputs": {"left": 7}})
+        await shows(made.page, ".titles", "failed")
+        await made.page.click("text=Read all of it")
+        await shows(made.page, ".outputs", "7")
+
+
+async def test_a_filter_keeps_the_focus_and_a_run_leads_back_to_where_it_was_opened(
+    running: Live, publisher: AsyncPublisher, chromium: Any
+) -> None:
+    ids = [await publish(publisher, "failed", tags=["eu"]) for _ in range(3)]
+    async with signed_in(chromium, running) as made:
+        page = made.page
+        await page.wait_for_selector(ROW.format(ids[0]))
+        await page.focus("[name=status-failed]")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("[name=status-failed][aria-pressed=true]")
+        assert await page.evaluate("document.activeElement.name") == "status-failed"
+        await page.wait_for_selector(ROW.format(ids[0]))
+
+        await page.keyboard.press("j")
+        await page.keyboard.press("j")
+        here = await page.evaluate("document.activeElement.closest('[data-run]').dataset.run")
+        await page.keyboard.press("Enter")
+        await shows(page, ".facts", here)
+        assert await page.evaluate("document.activeElement.tagName") == "H1"
+        assert await page.get_attribute(".titles a", "href") == "#/?status=failed"
+        await page.keyboard.press("u")
+        await page.wait_for_selector(ROW.format(here))
+        assert await page.evaluate("document.activeElement.closest('[data-run]').dataset.run") == here
+
+
+async def test_rows_are_in_the_page_in_the_order_in_which_they_are_seen(
+    running: Live, publisher: AsyncPublisher, chromium: Any
+) -> None:
+    first = await publish(publisher, "running")
+    async with signed_in(chromium, running) as made:
+        page = made.page
+        await page.wait_for_selector(ROW.format(first))
+        last = first
+        for status in ("running", "running", "failed"):
+            last = await publish(publisher, status)
+            await page.wait_for_selector(ROW.format(last))
+        await publish(publisher, "success", run_id=first)
+        await shows(page, ROW.format(first), "success")
+
+        assert await page.evaluate(
+            "(() => { const tops = [...document.querySelector('.spacer').children].map((row) => row.offsetTop);"
+            " return tops.every((top, at) => at === 0 || tops[at - 1] < top); })()"
+        )
+
+
+async def test_a_store_that_cannot_be_reached_is_not_shown_as_one_where_nothing_runs(
+    redis_url: str, chromium: Any
+) -> None:
+    async with live(redis_url) as running, signed_in(chromium, running) as made:
+        page = made.page
+        await shows(page, ".note", "No runs yet")
+        refuse = {"status": 503, "content_type": "application/problem+json"}
+        body = json.dumps({"code": "store_unavailable", "detail": "Redis does not answer"})
+        await page.route("**/v1/runs?*", lambda route: route.fulfill(**refuse, body=body))
+        await page.reload()
+        await shows(page, ".note", "The store cannot be reached")
+        assert "Nothing is running" not in await page.inner_text("main")
+
+        await page.unroute("**/v1/runs?*")
+        await shows(page, ".note", "No runs yet")
+
+
+async def test_however_often_a_run_is_looked_at_one_watch_follows_it(
+    running: Live, publisher: AsyncPublisher, chromium: Any
+) -> None:
+    run_id = await publish(publisher, "running")
+    async with signed_in(chromium, running) as made:
+        page = made.page
+        await page.goto(f"{running.url}/#/run/{run_id}")
+        await running.store.logs.append_logs(run_id, [("stdout", b"once\n")])
+        await shows(page, ".logs", "once")
+        for _ in range(3):
+            await page.evaluate("document.querySelector('.banner button').click()")
+        await publish(publisher, "running", run_id=run_id, progress={"fraction": 0.5})
+        await shows(page, "[aria-label=Progress]", "50 %")
+        await publish(publisher, "success", run_id=run_id)
+        await shows(page, ".titles", "success")
+
+        assert await page.inner_text(".logs") == "once\n"

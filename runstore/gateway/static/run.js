@@ -109,10 +109,10 @@ export function runPage({ client, runId, failed, copy, touched, back = "#/" }) {
         if (!error.retryable) {
           if (error.code === "run_not_found" || error.code === "invalid_run_id" || error.code === "ambiguous_run_id") nothing(error);
           else failed(error);
-          return;
-        }
-        failed(error);
-        if (!run) setText(parts.title, "The run cannot be read yet");
+          // a whole id may be of a run that is about to be told of
+          if (error.code !== "run_not_found" || runId.replaceAll("-", "").length !== 32) return;
+        } else failed(error);
+        if (error.retryable && !run) setText(parts.title, "The run cannot be read yet");
         await new Promise((resolve) => ((hurry = resolve), setTimeout(resolve, 2000)));
         if (signal.aborted) return;
       }
@@ -155,6 +155,7 @@ export function runPage({ client, runId, failed, copy, touched, back = "#/" }) {
   function take(next) {
     if (run && !ACTIVE.includes(run.status) && ACTIVE.includes(next.status)) return; // an answer from before
     run = next;
+    if (article.parentNode !== node) node.replaceChildren(article, ask); // it was not there a moment ago
     article.classList.remove("unread");
     touched();
     const isActive = ACTIVE.includes(run.status);

@@ -255,7 +255,9 @@ async def test_the_rest_of_the_client_does_what_the_python_one_does(running: Liv
     for await (const one of client.listRuns({ tag: ["a"], status: ["success", "failed"] })) say(one.run_id);
     say((await client.cancel(run.run_id)).status);
     const made = await client.runToken(run.run_id, { expiresS: 60 });
-    say((await new Client(url, { token: made.token }).wait(run.run_id)).status);
+    const bound = new Client(url, { token: made.token });
+    say((await bound.wait(run.run_id)).status);
+    bound.close();
     const asked = await client.run("forecasts", { inputs: { n: 1 }, idempotencyKey: "k" });
     say((await client.run("forecasts", { inputs: { n: 1 }, idempotencyKey: "k" })).run_id === asked.run_id);
     say((await client.cancel(asked.run_id)).project_name);

@@ -301,3 +301,42 @@ async def test_the_token_shows_in_no_address(running: Live, publisher: AsyncPubl
 
     assert opened == [["ws://runs.example/below/v1/ws", ["runstore.v1", "runstore.bearer.a-token-of-20-letters"]]]
     assert asked == [f"http://runs.example/below/v1/runs/{run_id}", ["Authorization"]]
+
+
+@pytest.mark.slow
+async def test_ten_thousand_waits_ended_and_given_up_leave_nothing_behind(
+    running: Live, publisher: AsyncPublisher
+) -> None:
+    ended, pending = new_ids(2)
+    await publish(publisher, ended, "success")
+    await publish(publisher, pending, "running")
+    text = """
+    import v8 from "node:v8";
+    import vm from "node:vm";
+    v8.setFlagsFromString("--expose-gc");
+    const gc = vm.runInNewContext("gc");
+    process.on("unhandledRejection", () => say("unhandled"));
+    const signal = new AbortController().signal; // one that outlives every wait, as a server's own does
+    const held = client.wait(told[1], { signal });
+    const round = async () => {
+      for (let n = 0; n < 10; n += 1) {
+        await Promise.all(Array.from({ length: 50 }, () => client.wait(told[0], { signal })));
+        const stop = new AbortController();
+        const given = Array.from({ length: 50 }, () => client.wait(told[1], { signal: stop.signal }));
+        stop.abort();
+        const left = await Promise.allSettled(given);
+        if (left.some((one) => one.reason?.name !== "AbortError")) say(left[0]);
+      }
+      gc();
+      return process.memoryUsage().heapUsed;
+    };
+    await round();
+    const before = await round();
+    for (let n = 0; n < 10; n += 1) await round();
+    const after = await round();
+    say(after - before < 1_000_000 ? "steady" : after - before);
+    client.close();
+    say(await held.catch((error) => error.code));
+    """
+    async with script(text, running.url, running.token, ended, pending) as node:
+        assert await node.rest() == ["steady", "gateway_unreachable"]

@@ -387,6 +387,7 @@ async def test_rows_are_in_the_page_in_the_order_in_which_they_are_seen(
         await publish(publisher, "success", run_id=first)
         await shows(page, ROW.format(first), "success")
 
+        await shows(page, "main > [role=status]", f"Run {first[:8]} of forecasts: success")
         assert await page.evaluate(
             "(() => { const tops = [...document.querySelector('.spacer').children].map((row) => row.offsetTop);"
             " return tops.every((top, at) => at === 0 || tops[at - 1] < top); })()"

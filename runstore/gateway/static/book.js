@@ -28,6 +28,7 @@ export class Book {
   isWhole = false;
   isLoading = false;
   begun = false;
+  justEnded = [];
   #byId = new Map();
   #cursor = null;
   #client;
@@ -98,6 +99,7 @@ export class Book {
     if (!known) return false;
     const { output: _, ...run } = pushed;
     this.#drop(known);
+    if (ACTIVE.includes(known.status) && ENDED.includes(run.status)) this.justEnded.push(run);
     const { active, ended } = this.#wanted;
     if ([...active, ...ended].includes(run.status)) this.#put({ ...known, ...run });
     return true;

@@ -4,9 +4,10 @@ import { Book } from "./book.js";
 import { command, h } from "./dom.js";
 import { Live } from "./live.js";
 import { Table } from "./table.js";
-import { STATUSES, statusWord } from "./words.js";
+import { STATUSES, count, shortId, statusWord } from "./words.js";
 
 const WAIT_MS = 350;
+const ANNOUNCE_MS = 5000;
 
 export function readFilters(query) {
   const asked = new URLSearchParams(query);
@@ -39,6 +40,8 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
   const bar = h("form", { class: "filters", role: "search", "aria-label": "Filter runs", onsubmit: (event) => event.preventDefault() }, chips(), ...fields());
   const title = h("h1", { class: "sr", tabindex: "-1" }, "Runs");
   const node = h("main", {}, title, bar, table.node, empty);
+  const spoken = h("div", { class: "sr", role: "status" });
+  node.append(spoken);
   table.node.hidden = true;
   let told = "";
   let trouble = null;
@@ -98,6 +101,15 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
     table.draw();
   }
 
+  /** Tell those who hear the page what ended, all of some seconds in one sentence. */
+  function announce() {
+    const ended = book.justEnded.splice(0);
+    if (!ended.length || !node.isConnected) return;
+    const [first] = ended;
+    const bad = ended.filter((run) => run.status !== "success").length;
+    spoken.textContent = ended.length === 1 ? `Run ${shortId(first.run_id)} of ${first.project_name}: ${statusWord(first.status)}` : `${count(ended.length)} runs ended, ${count(bad)} of them without success`;
+  }
+
   /** What to say where not even the first look went well; the banner says what went wrong, and since when. */
   function whyUnread() {
     const [title, text, line] = {
@@ -132,13 +144,14 @@ export function listPage({ client, filters, failed, copy, projects, touched }) {
     failed: (error) => ((trouble = error), failed(error), changed()),
   });
   table.show(book, filters.status);
+  const speaking = setInterval(announce, ANNOUNCE_MS);
   const ticking = setInterval(() => !document.hidden && book.active.length && table.draw(), 1000);
   return {
     node,
     watch: (names) => live.watch(names),
     look: () => live.look(),
     step: (step) => table.step(step),
-    leave: () => (clearInterval(ticking), stop.abort()),
+    leave: () => (clearInterval(ticking), clearInterval(speaking), stop.abort()),
     arrive: () => (table.hasCurrent ? table.focus() : title.focus({ preventScroll: true })),
     wake: () => (changed(), table.wake()),
     title: filters.project || "runs",

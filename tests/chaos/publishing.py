@@ -16,9 +16,6 @@ from runstore.publish import PublisherConfig
 from tests.chaos.history import History, Outcome, read_part
 from tests.chaos.load import BLOCK, Told, project_of, run_id_of, story_of
 
-WIDTH = 24
-"""Runs that are told of at the same time."""
-
 
 class Telling:
     """One life of the process."""
@@ -46,7 +43,7 @@ class Telling:
             AsyncPublisher(self.options.redis_url, config=config) as self.publisher,
         ):
             print("ready", flush=True)
-            await asyncio.gather(*(self._tell_runs(place) for place in range(WIDTH)))
+            await asyncio.gather(*(self._tell_runs(place) for place in range(options.width)))
             await self.publisher.flush(60)
             while not await self.publisher.deliver_abandoned():  # noqa: ASYNC110 - nothing tells when Redis is back
                 await asyncio.sleep(0.2)
@@ -139,6 +136,7 @@ async def _main() -> None:
     parser.add_argument("--min-replicas", type=int, default=1)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--width", type=int, default=24, help="runs that are told of at the same time")
     telling = Telling(parser.parse_args())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, telling.stopping.set)
     await telling.work()

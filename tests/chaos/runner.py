@@ -19,6 +19,7 @@ from tests.chaos.history import History, Outcome, read_part
 from tests.chaos.load import sentinels
 from tests.chaos.observing import Counts
 from tests.chaos.plan import INEXACT, Fault, Kind, make_plan
+from tests.chaos.rebuilding import CHECKED, Rebuilding
 from tests.chaos.report import Report
 from tests.chaos.site import Shape, Site, processes_of
 
@@ -65,6 +66,9 @@ async def run_chaos(
         if plan is None:
             plan = make_plan(shape.seed, seconds, kinds, site.can_befall, gap_s=gap_s)
         (folder / "plan.txt").write_text("\n".join(map(repr, plan)))
+        is_exact = INEXACT.isdisjoint(fault.kind for fault in plan)
+        rebuilding = Rebuilding(site, history, is_exact=is_exact)
+        checking = asyncio.create_task(rebuilding.go_on())
         ends_at = monotonic() + seconds
         supervising = asyncio.create_task(injector.supervise())
         await injector.play(plan)
@@ -76,15 +80,24 @@ async def run_chaos(
         trouble = await _let_end(site, history)
         trouble += [f"{number} × {word}" for word, number in injector.ended.items()]
         reach("everything was heard")
+        checking.cancel()
+        await asyncio.wait([checking])
+        if not await _holds(rebuilding.check):
+            trouble.append("rebuild --check does not reach the store")
         left = await _stop(site)
         final = await read_final(site.server.url)
         reach("everything has stopped")
         final.left = {**final.left, **left}
         befell = {fault.kind for fault in plan}
         loses = shape.fsync != "always" and Kind.POWER in befell
-        report = check(site.history, final, is_exact=INEXACT.isdisjoint(befell), loses=loses)
+        report = check(site.history, final, is_exact=is_exact, loses=loses)
         for what in trouble:
             report.broken(AT_REST, what)
+        for what in rebuilding.trouble:
+            report.broken(CHECKED, what)
+        report.counts["rebuild checks"] = rebuilding.checks
+        report.counts["rebuild checks without a store"] = rebuilding.unreached
+        report.counts["runs compared by rebuild"] = rebuilding.compared
         if loses:
             report.excuse(AT_REST)  # a run whose end was lost waits for ever
         return Ran(

@@ -53,6 +53,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     subscribers: int = 200
     rate: float = 300.0
     """Events a second that each publisher tells at most."""
+    width: int = 24
+    """Runs that each publisher tells of at the same time: what it has on its way to Redis at once."""
     patience_s: float = 60.0
     """How long a subscriber is waited for after the last event. The checker tells what it had not heard by then."""
     mutations: Mapping[str, str] = {}
@@ -157,7 +159,7 @@ class Site:
         process = await asyncio.create_subprocess_exec(
             *words,
             cwd=ROOT,
-            env={**_environment(), "RUNSTORE_SPOOL_DIR": str(self.spool_disk)},
+            env={**environment(), "RUNSTORE_SPOOL_DIR": str(self.spool_disk)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -197,7 +199,7 @@ class Site:
         words += ["--url", self.url, "--token", self.token, "--history", str(self.history)]
         words += ["--spool", str(self.spool_disk), "--durability", self.shape.durability]
         words += ["--min-replicas", str(self.shape.min_replicas)]
-        words += ["--seed", str(self.shape.seed), "--rate", str(self.shape.rate)]
+        words += ["--seed", str(self.shape.seed), "--rate", str(self.shape.rate), "--width", str(self.shape.width)]
         self.roles[name] = Role(name, words, env=self.spool_machine.env, folder=self.folder)
 
     async def _proxied(self, name: str) -> str:
@@ -213,13 +215,14 @@ class Site:
         (place / "model.sh").write_text('echo "{\\"n\\": 1}" > "$RUNSTORE_OUTPUTS"\n')
         who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
-            subprocess.run(["git", *words], cwd=place, env={**_environment(), **who}, check=True)
+            subprocess.run(["git", *words], cwd=place, env={**environment(), **who}, check=True)
         (self.folder / "runstore.toml").write_text(
             f'[projects.{MODEL}]\nrepository = "{place}"\ncommand = ["sh", "model.sh"]\nattempts = 50\ntimeout_s = 60\n'
         )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return our environment without settings of the product."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RUNSTORE_")}
 
 

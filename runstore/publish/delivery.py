@@ -46,6 +46,7 @@ class Delivery:
         self._held = held
         self._config = config
         self._resending = Resending(held, config, self.send)
+        self._at_once = config.batch_events
 
     async def send(self, events: Sequence[Event]) -> list[str | StoreUnavailable]:
         """Append events in order and return their cursors; an error stands for one whose partition takes nothing.
@@ -81,12 +82,20 @@ class Delivery:
     async def send_waiting(self, spool: Spool) -> None:
         """Send the first events that wait in a spool; those whose partition takes nothing wait on.
 
+        After each failure half as many are tried, and after each success a quarter more: a store or a machine that is
+        too slow for a whole batch would else be sent the same one for ever, and never be seen to take it.
+
         Raises: Refused where it took none of them; StoreUnavailable; OSError where the spool cannot be read.
         """
-        batch = await off_loop(spool.read, self._config.batch_events, self._config.batch_bytes)
+        batch = await off_loop(spool.read, self._at_once, self._config.batch_bytes)
         events = {number: event for number, text in enumerate(batch.events) if (event := _event_of(text)) is not None}
         sent = [event for event in events.values() if event.run_id not in spool.aside]
-        results = await self.send(sent) if sent else []
+        try:
+            results = await self.send(sent) if sent else []
+        except StoreUnavailable:
+            self._at_once = max(1, min(self._at_once, len(sent)) // 2)
+            raise
+        self._at_once = min(self._config.batch_events, self._at_once + self._at_once // 4 + 1)
         refused = {
             event.run_id for event, result in zip(sent, results, strict=True) if isinstance(result, StoreUnavailable)
         } | spool.aside

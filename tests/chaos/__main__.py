@@ -41,7 +41,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run, print what happened, and return 0 if no promise was broken and what was asked for was reached."""
+    """Run, print what happened, and return 0 if no promise was broken."""
     said = _options()
     shape = Shape(
         seed=said.seed,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from secrets import token_hex
 from uuid import uuid4
 
 import pytest
@@ -17,7 +18,9 @@ from runstore.core.ids import RunId
 from runstore.core.status import Status
 from runstore.projector import Projector
 from runstore.wire.event import decode_event
+from tests.faults.proxy import Proxy
 from tests.publish.site import Site, events_in, program
+from tests.relay import PIECE_BYTES
 from tests.waiting import happens
 
 CONFIG = PublisherConfig(patience_s=0.5, backoff_s=0.01, max_backoff_s=0.05)
@@ -324,6 +327,32 @@ publisher.publish(str(uuid4()), "success")
 
     assert "clean_up_failed" not in done.stderr
     assert events_in(spool_dir) == 1
+
+
+class Narrow(Proxy):
+    """A way that goes dumb where more than 16 KiB come at once."""
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
+        while data := await reader.read(PIECE_BYTES):
+            if len(data) > PIECE_BYTES // 4 and not is_reply:
+                await asyncio.Event().wait()
+            writer.write(data)
+            await writer.drain()
+
+
+async def test_what_waits_goes_in_smaller_batches_where_a_whole_one_is_never_answered(
+    site: Site, spool_dir: Path
+) -> None:
+    async with Narrow(site.url) as way, AsyncPublisher(way.url, "forecasts", config=CONFIG) as publisher:
+        way.cut()
+        output = {"stdout": token_hex(500)}
+        await asyncio.gather(*(publisher.publish(str(uuid4()), "success", output=output) for _ in range(32)))
+        assert events_in(spool_dir) == 32
+
+        way.mend()
+        await publisher.flush(60)
+
+    assert len(await site.logged()) == 32
 
 
 async def test_callers_who_wait_for_room_keep_their_order(site: Site) -> None:

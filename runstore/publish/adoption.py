@@ -25,6 +25,7 @@ class Adoption:
         self._delivery = delivery
         self._look_at = 0.0
         self._task: asyncio.Task[bool] | None = None
+        self._delivering = asyncio.Lock()
 
     def look(self) -> None:
         """Look, unless that was done lately; call it when the store has just answered."""
@@ -35,6 +36,10 @@ class Adoption:
 
     async def deliver_all(self) -> bool:
         """Deliver whatever was abandoned; false where some of it cannot be delivered now, and is left for later."""
+        async with self._delivering:  # what we are delivering already would look as if it were not abandoned
+            return await self._deliver_found()
+
+    async def _deliver_found(self) -> bool:
         found, is_all = self._find(), True
         while (spool := await off_loop(next, found, None)) is not None:
             with closing(spool):

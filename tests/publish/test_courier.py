@@ -316,6 +316,27 @@ with Publisher(URL, "forecasts", config=PublisherConfig(patience_s=30)) as publi
     assert len(set(await site.logged())) == 601
 
 
+async def test_whoever_asks_for_what_was_left_to_be_sent_waits_for_what_is_being_sent_already(
+    site: Site, spool_dir: Path
+) -> None:
+    site.stop()
+    code = """
+publisher = Publisher(URL, "forecasts", config=PublisherConfig(backoff_s=0.01))
+for _ in range(300):
+    publisher.publish(str(uuid4()), "success")
+os._exit(0)
+"""
+    await program(site, code)
+    site.start()
+    async with AsyncPublisher(site.url, "forecasts", config=PublisherConfig(batch_events=8)) as publisher:
+        await publisher.publish(str(uuid4()), "success")
+        await happens(lambda: 0 < events_in(spool_dir) < 300)
+
+        assert await publisher.deliver_abandoned()
+
+        assert events_in(spool_dir) == 0
+
+
 async def test_a_process_ends_without_waiting_for_a_store_that_is_away(site: Site, spool_dir: Path) -> None:
     site.stop()
     code = """

@@ -8,6 +8,9 @@ from typing import Final
 
 from multidict import CIMultiDict, istr
 
+SERVER: Final = {istr("Server"): "runstore"}
+"""What answers, with a version of nothing: aiohttp would tell its own and Python's."""
+
 _POLICY: Final = istr("Content-Security-Policy")
 HARMLESS: Final = CIMultiDict(
     {

@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 
 from aiohttp import HttpVersion11
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE, RawRequestMessage
+from aiohttp.http import RawRequestMessage
 
 from runstore.core.errors import Forbidden, RateLimited, Unauthorized
 from runstore.core.ids import RunId
 from runstore.gateway.answers import CACHE, CURSOR, JSON
 from runstore.gateway.auth import digest_of, read_bearer
-from runstore.gateway.browsers import HARMLESS
+from runstore.gateway.browsers import HARMLESS, SERVER
 from runstore.gateway.context import Services
 from runstore.gateway.door import check_may
 from runstore.gateway.route import Route
@@ -35,8 +35,8 @@ _MOST_BYTES: Final = 64 * 1024
 
 _ANSWER: Final = (
     f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nCache-Control: {CACHE}\r\n"
-    + "".join(f"{name}: {value}\r\n" for name, value in HARMLESS.items())
-    + f"Server: {SERVER_SOFTWARE}\r\n{REQUEST_ID}: %s\r\n{CURSOR}: %s\r\n"
+    + "".join(f"{name}: {value}\r\n" for name, value in (*HARMLESS.items(), *SERVER.items()))
+    + f"{REQUEST_ID}: %s\r\n{CURSOR}: %s\r\n"
     + "ETag: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n"
 )
 

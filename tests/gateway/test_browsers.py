@@ -18,7 +18,9 @@ HARMLESS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Server": "runstore",
 }
+"""The last of them tells no version, of us, aiohttp or Python."""
 MARKUP = "<script>alert(1)</script>"
 
 

@@ -91,13 +91,13 @@ def gateway(
     def work_of(record: "GatewayConfig", told: Telling) -> _Work:
         async def work(tell: _Tell, seat: int) -> None:
             async with (
-                _opened(store) as opened,
                 given_out(told, seat) as (numbers, server),
+                _opened(store) as opened,
                 began(
                     lambda: Gateway(with_archive(opened, open_archive(archiving)), record, jwt=jwt, numbers=numbers)
                 ) as service,
             ):
-                tell({"url": service.url, "ws_url": service.ws_url, **_where(server)})
+                tell({"url": service.url, "ws_url": service.ws_url, **_begun(server)})
                 await until_any_ends(service)
 
         return work
@@ -148,7 +148,7 @@ def projector(
     with telling(projecting.metrics_host, projecting.metrics_port, check_processes(processes)) as told:
 
         async def work(tell: _Tell, seat: int) -> None:
-            async with _opened(store) as opened, given_out(told, seat) as (numbers, server):
+            async with given_out(told, seat) as (numbers, server), _opened(store) as opened:
                 reaper, archive = Reaper(opened, reaping), open_archive(archiving)
                 others: list[Service] = [reaper, *archivers(opened, archive)]
                 async with AsyncExitStack() as stack:
@@ -160,7 +160,7 @@ def projector(
                         await stack.enter_async_context(started(service))
                     numbers.add(numbers_of(folding, reaper))
                     numbers.add_look(census_of(folding))
-                    tell(_where(server))
+                    tell(_begun(server))
                     await until_any_ends(loading, folding, *others)
 
         if processes == 1:
@@ -226,7 +226,7 @@ def worker(
             ):
                 numbers.add(numbers_of(service))
                 numbers.add_look(spools_of(store.redis_url or ""))
-                shown = _pid() | {"projects": sorted(projects)} | _where(server)
+                shown = _pid() | {"projects": sorted(projects)} | _begun(server)
                 _ready(json, "worker", shown, f"serves {', '.join(sorted(projects))}")
                 await until_any_ends(service)
 
@@ -302,8 +302,12 @@ def _settle() -> None:
     gc.set_threshold(_NEW_OBJECTS, 20, 20)
 
 
-def _where(server: "MetricsServer | None") -> dict[str, Any]:
-    return {"metrics_url": server.url} if server is not None else {}
+def _begun(server: "MetricsServer | None") -> dict[str, Any]:
+    """Let the port for numbers say that the service has begun, and say where that port is."""
+    if server is None:
+        return {}
+    server.tell_ready()
+    return {"metrics_url": server.url}
 
 
 def _log_settings(settings: Settings, level: journal.Level | None, form: journal.Format | None) -> LogSettings:

@@ -1,4 +1,4 @@
-"""A port of its own for the numbers, which takes two questions: `/metrics`, and `/healthz` for whoever minds processes.
+"""A port of its own for the numbers, with `/healthz` and `/readyz` for whoever minds processes.
 
 It asks for no token, so it listens on loopback unless told otherwise; a request that is slow or long is cut off.
 """
@@ -43,12 +43,17 @@ class MetricsServer:
         self._reuse_port = reuse_port
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._is_ready = False
 
     @property
     def url(self) -> str:
         """Where the numbers are."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - shown, not bound
         return f"http://[{host}]:{self._port}/metrics" if ":" in host else f"http://{host}:{self._port}/metrics"
+
+    def tell_ready(self) -> None:
+        """Answer from now on that the service has begun its work."""
+        self._is_ready = True
 
     async def start(self) -> None:
         """Begin to answer. Raises: CannotListen."""
@@ -102,8 +107,12 @@ class MetricsServer:
             return _write("405 Method Not Allowed", b"use GET\n", method, extra="Allow: GET, HEAD\r\n")
         if path == "/healthz":
             return _write("200 OK", b"alive\n", method)
+        if path == "/readyz" and not self._is_ready:
+            return _write("503 Service Unavailable", b"it has not begun: is Redis there?\n", method)
+        if path == "/readyz":
+            return _write("200 OK", b"ready\n", method)
         if path != "/metrics":
-            return _write("404 Not Found", b"there are /metrics and /healthz\n", method)
+            return _write("404 Not Found", b"there are /metrics, /healthz and /readyz\n", method)
         fields = [line.partition(":") for line in lines[1:]]
         accept = ",".join(value.strip() for name, _, value in fields if name.lower() == "accept")
         try:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 from redis import exceptions
@@ -15,6 +16,8 @@ from runstore.core.errors import StoreUnavailable
 from runstore.engine import EngineConfig, EngineKind, start
 from runstore.engine.errors import NoServer
 from tests.cli.processes import GONE_S, PATIENT, environment, run, until
+from tests.metrics.scrape import fetched
+from tests.topology.servers import free_ports
 
 pytestmark = PATIENT
 SETTINGS = '[projects.mine]\nrepository = "."\ncommand = ["true"]\n'
@@ -49,6 +52,21 @@ def away(tmp_path: Path) -> str:
             return engine.redis_url
     except NoServer:
         pytest.skip("no such server can be started on this machine")
+
+
+@pytest.mark.parametrize("role", ["projector", "worker"])
+def test_a_service_that_waits_for_redis_is_alive_and_not_ready(tmp_path: Path, away: str, role: str) -> None:
+    [port] = free_ports(1)
+    log = tmp_path / "log.txt"
+    words = (role, "--redis-url", away, "--metrics-port", str(port))
+    with begun(*words, folder=tmp_path, errors=log):
+        assert until(lambda: "redis_awaited" in log.read_text(), 60)
+        alive = fetched(f"http://127.0.0.1:{port}/healthz")
+        with pytest.raises(HTTPError) as told:
+            fetched(f"http://127.0.0.1:{port}/readyz")
+
+    assert (alive, told.value.code) == ("alive\n", 503)
+    told.value.close()
 
 
 def test_services_wait_for_redis_tell_so_and_are_ready_when_it_comes(tmp_path: Path, away: str) -> None:

@@ -104,6 +104,22 @@ def test_a_gateway_goes_only_when_others_answer_and_has_time_to_say_so() -> None
     )
 
 
+@pytest.mark.parametrize("role", ["projector", "worker"])
+def test_a_pod_is_alive_and_ready_by_what_its_own_port_says_and_prometheus_is_let_in(role: str) -> None:
+    only = container(role)
+    env = {each["name"]: each.get("value") for each in only["env"]}
+    [port] = [each["containerPort"] for each in only["ports"] if each["name"] == "metrics"]
+    [policy] = [each for each in documents("NetworkPolicy") if each["metadata"]["name"] == "numbers-for-prometheus"]
+
+    assert env[f"RUNSTORE_{role.upper()}_METRICS_PORT"] == str(port)
+    assert env[f"RUNSTORE_{role.upper()}_METRICS_HOST"] == "0.0.0.0"
+    assert (
+        only["livenessProbe"]["httpGet"] == only["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    )
+    assert only["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
+    assert port in {each["port"] for each in policy["spec"]["ingress"][0]["ports"]}
+
+
 def test_a_worker_has_the_time_to_let_its_runs_end() -> None:
     grace_s = deployment("worker")["template"]["spec"]["terminationGracePeriodSeconds"]
     config = WorkerConfig()

@@ -55,6 +55,7 @@ def test_each_role_tells_its_numbers_on_a_port_of_its_own_and_several_processes_
         assert number(of_worker, "runstore_spool_events") == 0
         assert fetched(worker.said["metrics_url"].replace("/metrics", "/healthz")) == "alive\n"
         for service in (gateway, projector, worker):
+            assert fetched(service.said["metrics_url"].replace("/metrics", "/readyz")) == "ready\n"
             assert service.end() == 0, service.stderr
 
 

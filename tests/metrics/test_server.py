@@ -1,4 +1,4 @@
-"""The port for numbers: two answers, and nothing for those who ask otherwise."""
+"""The port for numbers: three answers, and nothing for those who ask otherwise."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,17 +35,25 @@ async def test_it_gives_the_numbers_as_whoever_asks_can_read_them(server: Metric
     ("method", "path", "status", "body"),
     [
         ("GET", "/healthz", 200, "alive\n"),
+        ("GET", "/readyz", 503, "it has not begun: is Redis there?\n"),
         ("HEAD", "/metrics", 200, ""),
-        ("GET", "/", 404, "there are /metrics and /healthz\n"),
+        ("GET", "/", 404, "there are /metrics, /healthz and /readyz\n"),
         ("POST", "/metrics", 405, "use GET\n"),
     ],
 )
-async def test_it_answers_two_addresses_and_no_more(
+async def test_it_answers_three_addresses_and_no_more(
     server: MetricsServer, method: str, path: str, status: int, body: str
 ) -> None:
     url = server.url.removesuffix("/metrics") + path
     async with aiohttp.ClientSession() as http, http.request(method, url) as answer:
         assert (answer.status, await answer.text()) == (status, body)
+
+
+async def test_it_says_that_the_service_is_ready_once_it_was_told_so(server: MetricsServer) -> None:
+    server.tell_ready()
+
+    async with aiohttp.ClientSession() as http, http.get(server.url.replace("/metrics", "/readyz")) as answer:
+        assert (answer.status, await answer.text()) == (200, "ready\n")
 
 
 @pytest.mark.parametrize("sent", [b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 20_000, b"\x16\x03\x01", b""])

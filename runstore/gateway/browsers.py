@@ -8,7 +8,7 @@ from typing import Final
 
 from multidict import CIMultiDict, istr
 
-SERVER: Final = {istr("Server"): "runstore"}
+SERVER: Final[dict[str, str]] = {istr("Server"): "runstore"}
 """What answers, with a version of nothing: aiohttp would tell its own and Python's."""
 
 _POLICY: Final = istr("Content-Security-Policy")

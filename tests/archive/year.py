@@ -33,6 +33,9 @@ YEAR_RUNS = 365 * 24 * 60 * 100
 FEW, PARTITIONS = 4, 16
 PROJECTS = ("forecasts", "reports", "Nightly/checks")
 _ROOM_BYTES = 8_000_000
+_TOLD_EVERY_DAYS = 15
+_MOST_S = 720.0
+"""What is looked for at the end takes its time as well: all of it ends within 15 minutes."""
 _KEPT = ProjectorConfig(batch_entries=4, log_retention=100, feed_retention=10, feed_retention_s=0, trim_every_commits=4)
 
 
@@ -47,10 +50,19 @@ class Year(msgspec.Struct, kw_only=True):
     bytes_a_run: float = 0.0
     missing: int = 0
     objects: int = 0
+    days: int = 0
+    ran_out: bool = False
+    """Whether the time that it may take was over before the year was."""
+
+    memory: list[int] = msgspec.field(default_factory=list)
+    """What was used at the end of each day, in bytes."""
 
 
-async def live(url: str, folder: Path, *, days: int, runs_a_day: int, seed: int = 1) -> Year:
-    """Live through a year, and look for what was told at its end."""
+async def live(
+    url: str, folder: Path, *, days: int, runs_a_day: int, seed: int = 1, most_s: float = float("inf")
+) -> Year:
+    """Live through a year, for so many seconds at most, and look for what was told at its end."""
+    until_s = time.monotonic() + most_s
     chance, told = random.Random(seed), list[tuple[RunId, str]]()
     async with RedisStore.open(url, partitions=FEW) as store:
         year = Year(budget=await used_bytes(store.client) + _ROOM_BYTES)
@@ -60,17 +72,32 @@ async def live(url: str, folder: Path, *, days: int, runs_a_day: int, seed: int 
         archiver, both = Archiver(store, archive), ArchivedStore(store, archive)
         begin_ms = round(time.time() * 1000) - days * DAY_MS
         for day in range(days):
+            if time.monotonic() > until_s:
+                year.ran_out = True
+                break
             told += await _day(store, chance, begin_ms + day * DAY_MS, runs_a_day)
             await projector.drain()
             year.moved += (await archiver.turn()).moved
             used = await used_bytes(store.client)
             year.most_used = max(year.most_used, used)
             year.over_days += used > year.budget
+            year.memory.append(used)
+            year.days = day + 1
+            if year.days % _TOLD_EVERY_DAYS == 0:
+                print(_line(year, len(told)), flush=True)
         year.runs = len(told)
         year.bytes_a_run = await _stays(store) / max(1, year.moved)
-        year.missing = await _missing(both, chance, told, begin_ms, days)
+        year.missing = await _missing(both, chance, told, begin_ms, max(1, year.days))
         year.objects = archive.written
     return year
+
+
+def _line(year: Year, runs: int) -> str:
+    used = year.memory[-1]
+    return (
+        f"day {year.days:3}: {used / 1e6:5.1f} MB of {year.budget / 1e6:.1f} MB ({used / year.budget:4.0%}), "
+        f"{runs:6} runs told, {year.moved:6} of them moved"
+    )
 
 
 async def _day(store: RedisStore, chance: random.Random, begin_ms: int, runs: int) -> list[tuple[RunId, str]]:
@@ -133,18 +160,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--runs-a-day", type=int, default=144)
+    parser.add_argument("--most-s", type=float, default=_MOST_S, help="seconds after which no other day begins")
     asked = parser.parse_args()
     with TemporaryDirectory(prefix="runstore-year-") as folder:
         place = Path(folder)
         with start(EngineConfig(data_dir=place / "data", kind=EngineKind.WHEEL)) as engine:
             began_s = time.monotonic()
-            year = asyncio.run(live(engine.redis_url, place / "archive", days=asked.days, runs_a_day=asked.runs_a_day))
-    print(f"{year.runs} runs in {asked.days} days ({time.monotonic() - began_s:.0f} s), {year.moved} moved")
+            lived = live(
+                engine.redis_url,
+                place / "archive",
+                days=asked.days,
+                runs_a_day=asked.runs_a_day,
+                most_s=asked.most_s,
+            )
+            year = asyncio.run(lived)
+    if year.ran_out:
+        print(f"the time was over after {year.days} of {asked.days} days: give --most-s, or fewer --runs-a-day")
+    print(f"{year.runs} runs in {year.days} days ({time.monotonic() - began_s:.0f} s), {year.moved} moved")
     print(f"budget {year.budget / 1e6:.1f} MB, at most {year.most_used / 1e6:.1f} MB, over it on {year.over_days} days")
     whole = filter_bytes(YEAR_RUNS // PARTITIONS) * PARTITIONS
     print(f"{year.bytes_a_run:.1f} bytes stay of each run that left; of a whole year's {whole / 1e6:.0f} MB")
     print(f"{year.missing} of what was looked for is missing")
-    return 1 if year.over_days or year.missing or not year.moved else 0
+    return 1 if year.ran_out or year.over_days or year.missing or not year.moved else 0
 
 
 if __name__ == "__main__":

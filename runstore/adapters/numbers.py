@@ -53,6 +53,12 @@ for i = 4, #ARGV do redis.call('HDEL', KEYS[1], 'r:' .. ARGV[i]) end
 return 1
 """)
 
+_RAISE: Final = Script("""
+local last = redis.call('HGET', KEYS[1], 'last')
+if not last or (tonumber(last) or 0) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'last', ARGV[1]) end
+return 1
+""")
+
 
 class Uncountable(StoreUnavailable):
     """A project's run numbers are kept in something that is no hash of numbers."""
@@ -105,3 +111,8 @@ async def reserved(client: StoreClient, project_name: str) -> list[RunId]:
 async def erase(client: StoreClient, project_name: str) -> None:
     """Forget all numbers of a project that has no runs left: they begin with 1 again. Raises: StoreUnavailable."""
     await client.execute_command("UNLINK", numbers_key(project_name))
+
+
+async def raise_to(client: StoreClient, project_name: str, last: int) -> None:
+    """Give out no number up to `last` from now on: runs have them already. Raises: StoreUnavailable."""
+    await _RAISE.run(client, [numbers_key(project_name)], [last])

@@ -8,7 +8,8 @@ archive about times that it has nothing of.
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -21,6 +22,7 @@ _FIRST_IDS: Final = 1024
 _BITS_AN_ID: Final = 14
 _PROBES: Final = 10
 _IDS_A_CALL: Final = 500
+_TRACE_BYTES: Final = 13
 _ADD: Final = Script("""
 local first, bits, probes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local function number(field)
@@ -79,6 +81,13 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True):
     newest_ms: dict[str, int]
 
 
+class Trace(NamedTuple):
+    """What is kept of an erased run's id: what its partition is told by, and its places in a filter."""
+
+    crc32: int
+    hashed: bytes
+
+
 def filter_bytes(ids: int) -> int:
     """Return how many bytes a partition's filter takes once so many ids have left it."""
     layer, held, total = 0, 0, 0
@@ -92,9 +101,12 @@ def filter_bytes(ids: int) -> int:
 async def add(
     client: StoreClient, keys: PartitionKeys, run_ids: Sequence[RunId], *, end_ms: int, newest_ms: Mapping[str, int]
 ) -> None:
-    """Know ids as ones that leave, the last of which ended at `end_ms`. Raises: StoreUnavailable."""
+    """Know ids as ones that leave, the last of which ended at `end_ms`; without ids, only the times are told.
+
+    Raises: StoreUnavailable.
+    """
     told = [part for item in newest_ms.items() for part in item]
-    for begin in range(0, len(run_ids), _IDS_A_CALL):
+    for begin in range(0, max(1, len(run_ids)), _IDS_A_CALL):
         places = [place for run_id in run_ids[begin : begin + _IDS_A_CALL] for place in _places(run_id)]
         args = [_FIRST_IDS, _BITS_AN_ID, _PROBES, end_ms, len(newest_ms), *told, *places]
         await _ADD.run(client, _keys(keys), args)
@@ -131,10 +143,36 @@ async def gone(client: StoreClient, partitions: Iterable[PartitionKeys], project
     return found
 
 
+def trace_of(run_id: RunId) -> bytes:
+    """Return what an erased run's id is known by again in a filter that was lost: hashes of it, and no more."""
+    return b"1" + crc32(run_id.encode()).to_bytes(4, "big") + _hashed(run_id)
+
+
+def read_trace(body: bytes) -> Trace | None:
+    """Read a trace; None where it is none."""
+    if len(body) != _TRACE_BYTES or not body.startswith(b"1"):
+        return None
+    return Trace(int.from_bytes(body[1:5], "big"), body[5:])
+
+
+async def add_trace(client: StoreClient, partitions: Sequence[PartitionKeys], trace: Trace) -> None:
+    """Know an id again by its trace, if it is not known. Raises: StoreUnavailable."""
+    keys, places = partitions[trace.crc32 % len(partitions)], _places_of(trace.hashed)
+    if not (await _PERHAPS.run(client, _keys(keys), [_FIRST_IDS, _BITS_AN_ID, _PROBES, *places]))[0]:
+        await _ADD.run(client, _keys(keys), [_FIRST_IDS, _BITS_AN_ID, _PROBES, 0, 0, *places])
+
+
 def _keys(keys: PartitionKeys) -> list[bytes]:
     return [keys.archived, *(keys.sieve(layer) for layer in range(LAYERS))]
 
 
 def _places(run_id: RunId) -> tuple[int, int]:
-    hashed = blake2b(to_bytes(run_id), digest_size=8, person=b"runstore").digest()
+    return _places_of(_hashed(run_id))
+
+
+def _hashed(run_id: RunId) -> bytes:
+    return blake2b(to_bytes(run_id), digest_size=8, person=b"runstore").digest()
+
+
+def _places_of(hashed: bytes) -> tuple[int, int]:
     return int.from_bytes(hashed[:4], "big"), int.from_bytes(hashed[4:], "big") | 1

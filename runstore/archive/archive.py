@@ -200,6 +200,14 @@ class Archive:
         async for name in self.objects.names(folder):
             yield from_bytes(bytes.fromhex(name.rpartition("/")[2]))
 
+    async def project_of(self, folder: str) -> str | None:
+        """Tell by a run in it which project a folder of runs is for; None where there is none."""
+        async for name in self.objects.names(folder):
+            body = await self.objects.get(name)
+            if body is not None:
+                return _sound(name, read_head, body).project_name
+        return None
+
     def forget(self) -> None:
         """Forget every head that is kept: one of the runs may have been erased."""
         self._heads.clear()

@@ -132,7 +132,7 @@ class Eraser:
     async def _bury(self, run_ids: Sequence[RunId]) -> None:
         """Let no event begin these runs again."""
         for run_id in run_ids:
-            await self._archive.put(deleted_name(run_id), b"-")
+            await self._archive.put(deleted_name(run_id), tombstones.trace_of(run_id))
         for partition, some in _by_partition(run_ids, self._store.meta.partitions).items():
             keys = self._store.meta.keys[partition]
             await tombstones.add(self._store.client, keys, some, end_ms=0, newest_ms={})

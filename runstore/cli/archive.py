@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runstore.archive.archive import Archive
     from runstore.core.ids import RunId
 
-app = App(name="archive", help="Move ended runs out of Redis, bring one back, erase for good.")
+app = App(name="archive", help="Move ended runs out of Redis, bring one back, erase for good, know them again.")
 _MANY = 11
 _DIGITS = 32
 _Run = Annotated[str, Parameter(help="The run's id, or its first digits.")]
@@ -125,6 +125,32 @@ def delete(
         runs = f"{erased.runs} runs of {erased.project_name}"
         what = f"the run {erased.run_id}" if erased.run_id is not None else runs
         out().line(f"erased {what}, and {erased.log_entries} entries of the log")
+    return Exit.SUCCESS
+
+
+@app.command
+def reindex(
+    *,
+    url: _Place = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    config: Config = None,
+) -> int:
+    """Let a Redis that was emptied, replaced or restored know what the archive has; may be repeated at any time."""
+    from runstore.archive.reindexing import Reindexed, Reindexer
+
+    async def work() -> Reindexed:
+        async with _opened(redis_url, data_dir, config, url) as (store, archive):
+            return await Reindexer(store, archive).run()
+
+    done = asyncio.run(work())
+    if json:
+        out().json(msgspec.json.encode(done))
+        return Exit.SUCCESS
+    out().line(f"{done.runs} runs of {done.projects} projects are known, {done.learnt} of them were not before")
+    if done.erased_unknown:
+        out().line(f"{done.erased_unknown} runs were erased by an earlier version: late events may begin them again")
     return Exit.SUCCESS
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from logging import getLogger
 from secrets import token_bytes
 from time import time
@@ -302,15 +302,20 @@ class PartitionProjector:
         if perhaps and self._archive is None:
             _log.warning("archive_not_asked", extra={"partition": self._partition, "runs": len(perhaps)})
             return frozenset()
-        found = [run_id for run_id in perhaps if await self._has_left(standing, run_id, fresh[run_id])]
+        if not perhaps:
+            return frozenset()
+        # a Redis that was emptied has no runs of a project that the archive has many of
+        [gone] = await tombstones.gone(self._store.client, [self._keys], None)
+        projects = standing.counts.keys() | gone.newest_ms.keys()
+        found = [run_id for run_id in perhaps if await self._has_left(run_id, fresh[run_id], projects)]
         if found:
             _log.info("late_events_ignored", extra={"partition": self._partition, "runs": len(found)})
         return frozenset(found)
 
-    async def _has_left(self, standing: Standing, run_id: RunId, project: str | None) -> bool:
+    async def _has_left(self, run_id: RunId, project: str | None, projects: Iterable[str]) -> bool:
         assert self._archive is not None
         # the project that the event names, first: it is nearly always the one
-        names = sorted(standing.counts, key=lambda name: name != project)
+        names = sorted(projects, key=lambda name: name != project)
         return await self._archive.is_known(run_id, names)
 
     async def _reserve(self, standing: Standing, batch: Batch) -> dict[RunId, int]:

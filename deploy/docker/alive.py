@@ -1,6 +1,6 @@
-"""Exit with 0 if the service in this container is well: a gateway by what it answers, another by its process.
+"""Exit with 0 if the service in this container is ready: it is asked, at the address given or the gateway's own.
 
-The first argument is the address to ask; without one it is the gateway's, if that is what runs here.
+Without an address, what is no gateway is well while its process is there.
 """
 
 import sys

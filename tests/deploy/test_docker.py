@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,15 @@ def test_every_service_of_the_compose_file_is_confined_and_only_gateways_are_rea
     assert made["services"]["redis"]["networks"] == ["store"]
 
 
+def test_a_projector_and_a_worker_are_asked_whether_they_are_ready_where_they_tell_their_numbers() -> None:
+    yaml = pytest.importorskip("yaml", reason=f"PyYAML is not installed, {WITHOUT}")
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+
+    for name in ("projector", "worker"):
+        port = services[name]["command"][services[name]["command"].index("--metrics-port") + 1]
+        assert services[name]["healthcheck"]["test"][-1] == f"http://127.0.0.1:{port}/readyz"
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Image]]:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -75,7 +85,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Image
     subprocess.run([*pip, "--no-deps", "-w", context / "dist", ROOT], check=True)
     debian(room / "base")
     # Debian's Python is a little older than ours, for which redis-py needs one package more
-    wanted = [*sorted((context / "dist").glob("*.whl")), "async-timeout>=4.0.3"]
+    [wheel] = (context / "dist").glob("*.whl")
+    wanted = [f"{wheel}[archive,mcp]", "async-timeout>=4.0.3"]
     subprocess.run([*pip, "-w", room / "base" / "wheels", *wanted], check=True)
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -84,12 +95,24 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Image
         shutil.rmtree(room)
 
 
+def greet_mcp(url: str, token: str) -> int:
+    """Begin a conversation as an agent does, and return the answer's status."""
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
+    request = urllib.request.Request(
+        f"{url}/mcp", json.dumps(message).encode(), {**headers, "Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return int(answer.status)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_services_run_in_the_image_which_they_cannot_write(
     images: dict[str, Image], redis_url: str, tmp_path: Path
 ) -> None:
-    [port] = free_ports(1)
+    port, projecting, working = free_ports(3)
     env = {"RUNSTORE_REDIS_URL": redis_url}
     url = f"http://127.0.0.1:{port}"
     toml = images["runstore-worker"].folder / "etc" / "runstore.toml"
@@ -105,11 +128,20 @@ def test_services_run_in_the_image_which_they_cannot_write(
     toml.write_text('[projects.p]\nrepository = "/srv/model"\ncommand = ["id", "-u"]\n')
 
     with (
-        running(images["runstore"], "projector", "--json", env=env) as projector,
+        running(images["runstore"], "projector", "--metrics-port", str(projecting), "--json", env=env) as projector,
         running(images["runstore"], "gateway", "--port", str(port), "--json", env=env) as gateway,
         running(
             images["runstore-worker"],
-            *("worker", "--data-dir", "/data", "--config", "/etc/runstore.toml", "--json"),
+            *(
+                "worker",
+                "--data-dir",
+                "/data",
+                "--config",
+                "/etc/runstore.toml",
+                "--metrics-port",
+                str(working),
+                "--json",
+            ),
             env=env,
         ) as worker,
     ):
@@ -118,9 +150,13 @@ def test_services_run_in_the_image_which_they_cannot_write(
             assert json.loads(service.process.stdout.readline())
         token = run("token", "create", "--name", "t", "--scope", "admin", folder=tmp_path, **env).stdout.strip()
         done = run("run", "p", "--wait", "--json", folder=tmp_path, RUNSTORE_URL=url, RUNSTORE_TOKEN=token)
-        checks = [projector.exec(*images["runstore"].healthcheck), worker.exec(*images["runstore"].healthcheck)]
-        checks.append(gateway.exec(*images["runstore"].healthcheck, f"{url}/readyz"))
-        wrong = gateway.exec(*images["runstore"].healthcheck, f"{url}/nothing")
+        check = images["runstore"].healthcheck
+        checks = [projector.exec(*check), worker.exec(*check), gateway.exec(*check, f"{url}/readyz")]
+        checks.append(projector.exec(*check, f"http://127.0.0.1:{projecting}/readyz"))
+        checks.append(worker.exec(*check, f"http://127.0.0.1:{working}/readyz"))
+        wrong = gateway.exec(*check, f"{url}/nothing")
+        greeted = greet_mcp(url, token)
+        stores = projector.exec("python3", "-c", "import obstore")
         writes = [gateway.exec("sh", "-c", f"echo x >{place}/x") for place in ("/", "/opt/runstore", "/tmp", "/data")]
         who = gateway.exec("id", "-u").stdout
         first = gateway.exec("cat", "/proc/1/comm").stdout
@@ -129,7 +165,8 @@ def test_services_run_in_the_image_which_they_cannot_write(
         codes = [service.process.wait(60) for service in (worker, gateway, projector)]
 
     assert json.loads(done.stdout)["output"]["stdout"] == "10001\n", done.stderr
-    assert [check.returncode for check in checks] == [0, 0, 0], checks
+    assert [check.returncode for check in checks] == [0] * 5, checks
+    assert (greeted, stores.returncode) == (200, 0), stores.stderr
     assert wrong.returncode == 1
     assert [write.returncode == 0 for write in writes] == [False, False, True, True]
     assert (who, first) == ("10001\n", "tini\n")

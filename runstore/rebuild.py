@@ -79,6 +79,7 @@ class _Live(msgspec.Struct):
 
 
 class _Cursor(msgspec.Struct):
+    epoch: bytes
     nonce: bytes
     n: int
     entry: EntryId
@@ -110,6 +111,7 @@ class Rebuild:
             return
         bad: dict[RunId, list[Difference]] = {}
         older: set[RunId] = set()
+        is_swapped = False
         suspects, moving = list(refold.fresh), list[RunId]()
         for _ in range(ROUNDS):
             bad, moving = await self._compare(keys, refold, suspects, cursor, older)
@@ -121,6 +123,8 @@ class Rebuild:
                 break
             suspects = [*moving, *bad]
             cursor = await self._fold(keys, refold, cursor.entry) or cursor
+        if bad and not is_swapped:
+            await self._check_not_set_back(keys, cursor)
         report.older += len(older)
         report.moving += len(moving)
         report.entries += refold.entries
@@ -131,8 +135,10 @@ class Rebuild:
         report.differences += [each async for each in self._extra(keys, refold)]
 
     async def _fold(self, keys: PartitionKeys, refold: Refold, after: EntryId) -> _Cursor | None:
-        nonce, n, entry = await self._client.execute_command("HMGET", keys.cursor, "nonce", "n", "entry")
-        if None in (nonce, n, entry):
+        epoch, nonce, n, entry = await self._client.execute_command(
+            "HMGET", keys.cursor, "epoch", "nonce", "n", "entry"
+        )
+        if None in (epoch, nonce, n, entry):
             return None
         upto = parse_entry_id(entry)
         while after < upto:
@@ -145,7 +151,16 @@ class Rebuild:
             readings = [self._reading(keys, row) for row in rows]
             await self._place_outputs(keys, readings)
             refold.take(readings)
-        return _Cursor(nonce, int(n), upto)
+        return _Cursor(epoch, nonce, int(n), upto)
+
+    async def _check_not_set_back(self, keys: PartitionKeys, cursor: _Cursor) -> None:
+        """Runs of a store that was rolled back since its log was read are older than that log, and nothing is wrong.
+
+        Raises: StoreUnavailable.
+        """
+        epoch, n = await self._client.execute_command("HMGET", keys.cursor, "epoch", "n")
+        if epoch != cursor.epoch or n is None or int(n) < cursor.n:
+            raise StoreUnavailable(f"partition {keys.partition} was set back while it was compared: try again")
 
     def _reading(self, keys: PartitionKeys, row: Any) -> Heard | DeadLetter:
         partitions = self._store.meta.partitions

@@ -10,7 +10,9 @@ import pytest
 
 from runstore.adapters.store import RedisStore
 from runstore.core.cursor import Standing, judge
+from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId, to_bytes
+from runstore.core.run import HistoryItem
 from runstore.core.status import Status
 from runstore.engine import EngineConfig, start
 from runstore.feed import FeedTail
@@ -115,6 +117,34 @@ async def test_a_run_whose_first_events_are_gone_is_left_as_it_is(real_store: Re
 
     assert (report.older, report.swapped, report.differences) == (1, 0, [])
     assert await real_store.client.hget(key(real_store, TWO), "x") == b"another reason"
+
+
+class SetsBack:
+    """An archive that has nothing; while it is asked the store loses its newest commit, or is another's already."""
+
+    def __init__(self, store: RedisStore, fields: dict[str, bytes | int]) -> None:
+        self._store = store
+        self._fields = fields
+
+    async def get_archived(self, run_id: RunId) -> None:
+        await self._store.client.hset(self._store.meta.keys_of(run_id).cursor, mapping=self._fields)
+
+    async def history(self, run_id: RunId) -> list[HistoryItem]:
+        raise AssertionError("it has no run")
+
+    async def is_erased(self, run_id: RunId) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("fields", [{"n": 0}, {"epoch": b"another epoch"}], ids=["rolled back", "in a new epoch"])
+async def test_a_store_that_is_set_back_while_it_is_compared_is_not_told_to_differ(
+    real_store: RedisStore, fields: dict[str, bytes | int]
+) -> None:
+    await told(real_store)
+    await real_store.client.unlink(key(real_store, TWO))
+
+    with pytest.raises(StoreUnavailable, match="set back"):
+        await Rebuild(real_store, SetsBack(real_store, fields)).run()
 
 
 async def test_a_run_that_no_event_tells_of_is_shown_and_left(real_store: RedisStore) -> None:

@@ -86,7 +86,7 @@ async def _answer(tool: Tool, context: Context, params: types.CallToolRequestPar
 
 def _may_be_task(asked: RunProject, params: types.CallToolRequestParams) -> bool:
     """Whether a task may be the answer: only where the run as it stands was not asked for by mode="async"."""
-    return asked.mode == "sync" or "mode" not in (params.arguments or {})
+    return asked.mode == "sync" or (params.arguments or {}).get("mode") is None
 
 
 def _trace(context: Context) -> str | None:

@@ -20,7 +20,8 @@ class RunBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     inputs: Annotated[dict[str, Any] | None, Meta(description="What the model is given, a JSON object.")] = None
     parameters: Annotated[dict[str, Any] | None, Meta(description="Another name of inputs; give one of them.")] = None
     mode: Annotated[
-        Literal["async", "sync"], Meta(description="async: answer at once. sync: wait for the run's end first.")
+        Literal["async", "sync"] | None,
+        Meta(description="async: answer at once. sync: wait for the run's end first."),
     ] = "async"
     timeout_s: Annotated[Seconds | None, Meta(description="Seconds that the run may take.")] = None
     queue_timeout_s: Annotated[

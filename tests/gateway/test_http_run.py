@@ -204,6 +204,14 @@ async def test_a_key_and_a_run_id_together_are_refused(site: Site) -> None:
     assert reply.code == "invalid_request"
 
 
+async def test_what_is_null_is_as_if_it_were_not_there(site: Site) -> None:
+    names = ("inputs", "parameters", "mode", "timeout_s", "queue_timeout_s", "commit_sha", "branch", "tags", "run_id")
+
+    reply = await site.post("/v1/runs", {"project_name": "forecasts"} | dict.fromkeys(names))
+
+    assert (reply.status, reply.json()["status"]) == (202, "pending")
+
+
 async def test_sync_answers_with_the_finished_run_the_moment_it_ends(site: Site) -> None:
     body = {"project_name": "forecasts", "mode": "sync", "run_id": RUN_ID}
     held = asyncio.create_task(site.post("/v1/runs", body))

@@ -9,12 +9,16 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Final
 
 from runstore import AsyncClient, AsyncPublisher, ClientConfig
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.publish import PublisherConfig
 from tests.chaos.history import History, Outcome, read_part
 from tests.chaos.load import BLOCK, Told, project_of, run_id_of, story_of
+
+LONGEST_S: Final = 1800.0
+"""How long what is in the spool may take at the end: the runner sees whether it gets less."""
 
 
 class Telling:
@@ -44,7 +48,7 @@ class Telling:
         ):
             print("ready", flush=True)
             await asyncio.gather(*(self._tell_runs(place) for place in range(options.width)))
-            await self.publisher.flush(60)
+            await self.publisher.flush(LONGEST_S)
             while not await self.publisher.deliver_abandoned():  # noqa: ASYNC110 - nothing tells when Redis is back
                 await asyncio.sleep(0.2)
 

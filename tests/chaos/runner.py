@@ -24,6 +24,8 @@ from tests.chaos.report import Report
 from tests.chaos.site import Shape, Site, processes_of
 
 QUIET_S: Final = 60.0
+"""How long nothing may move before what has not come to rest is taken for stuck."""
+
 AT_REST: Final = "everything comes to rest"
 
 
@@ -130,12 +132,12 @@ async def _let_end(site: Site, history: History) -> list[str]:
     trouble = []
     assert site.observer is not None
     site.observer.signal(signal.SIGTERM)
-    codes = await asyncio.gather(*(asyncio.to_thread(site.roles[name].stop, QUIET_S) for name in site.publishers))
+    codes = await _end_publishers(site)
     trouble += [f"{name} ended with {code}" for name, code in zip(site.publishers, codes, strict=True) if code]
     history.hear("chaos", "phase", detail="everything was told")
     if not await _holds(lambda: _calls_are_over(site)):
         trouble.append("the observers' calls are not over")
-    if not await _holds(lambda: _all_have_ended(site)):
+    if not await _holds(lambda: _all_have_ended(site), lambda: _place(site)):
         trouble.append("not every run has ended")
     history.hear("chaos", "phase", detail="every run has ended")
     await _tell_sentinels(site, history)
@@ -148,6 +150,29 @@ async def _let_end(site: Site, history: History) -> list[str]:
     return trouble
 
 
+async def _end_publishers(site: Site) -> list[int]:
+    """Ask them to end, wait as long as events leave their spools, and return their exit codes."""
+    publishers = [site.roles[name] for name in site.publishers]
+    for publisher in publishers:
+        publisher.signal(signal.SIGTERM)
+
+    async def have_ended() -> bool:
+        return all(publisher.pid is None for publisher in publishers)
+
+    await _holds(have_ended, lambda: _place(site))
+    return [await asyncio.to_thread(publisher.wait, 0) for publisher in publishers]
+
+
+async def _place(site: Site) -> list[object]:
+    """Tell where the log ends and the fold stands: while events are sent or folded, it is never the same twice."""
+    async with RedisStore.open(site.server.url) as store:
+        places: list[object] = []
+        for keys in store.meta.keys:
+            places.append(await store.client.execute_command("XREVRANGE", keys.events, "+", "-", "COUNT", 1))
+            places.append(await store.client.hget(keys.cursor, "n"))
+        return places
+
+
 async def _stop(site: Site) -> dict[str, int]:
     codes = await asyncio.to_thread(site.stop)
     left = {f"exit codes of {name}": abs(code) for name, code in codes.items()}
@@ -156,9 +181,12 @@ async def _stop(site: Site) -> dict[str, int]:
     return left
 
 
-async def _holds(claim: Callable[[], Awaitable[bool]]) -> bool:
-    deadline = monotonic() + QUIET_S
+async def _holds(claim: Callable[[], Awaitable[bool]], place: Callable[[], Awaitable[object]] | None = None) -> bool:
+    """Wait until a claim holds; it may take `QUIET_S` from the last time that the place was another."""
+    deadline, last = monotonic() + QUIET_S, None
     while not await claim():
+        if place is not None and (now := await place()) != last:
+            deadline, last = monotonic() + QUIET_S, now
         if monotonic() > deadline:
             return False
         await asyncio.sleep(0.2)

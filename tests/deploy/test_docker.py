@@ -178,6 +178,7 @@ def test_services_run_in_the_image_which_they_cannot_write(
 def test_the_image_holds_little(images: dict[str, Image]) -> None:
     size = subprocess.run(["du", "-sm", images["runstore"].folder / "opt"], capture_output=True, text=True, check=True)
 
-    assert int(size.stdout.split()[0]) < 100
+    # a third of it is what signs and checks tokens, reaches object stores and speaks MCP
+    assert int(size.stdout.split()[0]) < 115
     assert not (images["runstore"].folder / "usr" / "bin" / "git").exists()
     assert not (images["runstore"].folder / "opt" / "runstore" / "bin" / "pip").exists()

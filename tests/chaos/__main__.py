@@ -32,7 +32,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=300, help="events a second of each publisher at most")
     parser.add_argument("--folder", type=Path, help="where to keep history and logs; unset: a temporary folder")
     soaking = parser.add_argument_group("soak: run after run, seed after seed, until all of these sums are reached")
-    soaking.add_argument("--soak", action="store_true", help="all topologies and kinds in turn, unless they are given")
+    soaking.add_argument("--soak", action="store_true", help="all topologies in turn, unless they are given")
     soaking.add_argument("--events", type=int, default=1_000_000, help="events acknowledged")
     soaking.add_argument("--least-faults", type=int, default=1000)
     soaking.add_argument("--power-cuts", type=int, default=100)

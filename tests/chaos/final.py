@@ -39,7 +39,7 @@ async def read_final(url: str) -> Rest:
         final.left["projectors said to be there"] = await store.client.zcard(PROJECTORS)
         outputs: dict[bytes, bool] = {}
         async for found in scanned(store, "runstore:{*"):
-            await _take_keys(store, final, outputs, [key for key in found if b"{n:" not in key])
+            await _take_keys(store, final, outputs, [key for key in found if not key.startswith(b"runstore:{n:")])
         named = {ref.token for record in final.records.values() for ref in _outputs(record)}
         final.left["outputs of no run that never expire"] = sum(
             never and key.split(b":o:", 1)[1][17:].rpartition(b":")[0] not in named for key, never in outputs.items()

@@ -24,7 +24,7 @@ _HEAD: Final = (
 )
 _CUTS: Final = (Kind.POWER, Kind.SPOOL_POWER)
 _TURNS: Final = ("single", "single", "single", "sentinel", "single", "single", "cluster")
-"""What the runs of a soak are of, in turn. Not of poison: with it a log is written anew, which breaks rules by itself."""
+"""What the runs of a soak are of, in turn. Not of poison: a log that is written anew breaks rules by itself."""
 
 
 class Sums(msgspec.Struct, kw_only=True):

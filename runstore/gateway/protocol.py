@@ -7,6 +7,7 @@ it, so that it is not lost with the connection; a crowd is cut off.
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -251,6 +252,8 @@ class GuardedServer(web.Server):
             "max_field_size": config.max_head_line_bytes,
             "max_headers": config.max_headers,
             "lingering_time": 2.0,
+            # or those who came within one second, and all who heard the last event, would be pinged in one step
+            "timeout_ceil_threshold": math.inf,
             "auto_decompress": False,
         }
 

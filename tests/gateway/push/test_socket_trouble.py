@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
@@ -198,6 +199,18 @@ async def test_a_half_open_connection_is_found_by_pings(stage: Stage) -> None:
         await until(lambda: stage.open_streams == 0)
 
 
+async def test_those_who_came_within_a_second_are_not_all_pinged_in_the_same_moment(stage: Stage) -> None:
+    stage.configure_streams(heartbeat_s=60.0)
+    count = 20
+    async with AsyncExitStack() as open_ones:
+        for _ in range(count):
+            await open_ones.enter_async_context(stage.socket())
+        await until(lambda: stage.open_streams == count)
+        due = [each._heartbeat_when for each in _websockets() if each._heartbeat_when]
+
+        assert len(set(due)) == len(due) == count
+
+
 async def test_nothing_is_left_of_a_client_that_hangs_up(stage: Stage) -> None:
     for _ in range(20):
         async with stage.socket() as socket:
@@ -213,7 +226,7 @@ async def test_a_lost_websocket_is_let_go_of_without_the_collector(
     stage: Stage, request: pytest.FixtureRequest
 ) -> None:
     gc.collect()
-    before = _websockets()
+    before = len(_websockets())
     request.addfinalizer(gc.enable)
     gc.disable()
     host, port = stage.gateway.url.removeprefix("http://").split(":")
@@ -225,13 +238,13 @@ async def test_a_lost_websocket_is_let_go_of_without_the_collector(
     )
     await reader.readuntil(b"\r\n\r\n")
     await until(lambda: stage.open_streams == 1)
-    held = _websockets()
+    held = len(_websockets())
 
     writer.transport.abort()
-    await until(lambda: stage.open_streams == 0 and _websockets() == before)
+    await until(lambda: stage.open_streams == 0 and len(_websockets()) == before)
 
     assert held == before + 1
 
 
-def _websockets() -> int:
-    return sum(isinstance(each, web.WebSocketResponse) for each in gc.get_objects())
+def _websockets() -> list[web.WebSocketResponse]:
+    return [each for each in gc.get_objects() if isinstance(each, web.WebSocketResponse)]

@@ -1,8 +1,9 @@
 """The commit: all writes of a batch, its feed entry and the new cursor in one step, if the cursor is as it was read.
 
-A script that fails midway keeps what it wrote before, so this one checks first and writes after: the nonce, then the
-type of every key it is going to write, and that those of runs which were taken for new are not there, then the feed,
-whose number can be written once only. It knows no rule of runs.
+A script that fails midway keeps what it wrote before, so this one checks first and writes after: the nonce, then that
+the log has the last event of the batch (a server that lost it may have taken over since it was read), then the type of
+every key it is going to write, and that those of runs which were taken for new are not there, then the feed, whose
+number can be written once only. It knows no rule of runs.
 """
 
 from collections import defaultdict
@@ -21,6 +22,7 @@ from runstore.wire.keys import PartitionKeys
 MOST_ARGUMENTS: Final = 2000
 _COMMIT: Final = Script("""
 if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return {'lost'} end
+if KEYS[3] and #redis.pcall('XRANGE', KEYS[3], ARGV[4], ARGV[4]) == 0 then return {'lost'} end
 local needs = {NEW = 'hash', HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', XADD = 'stream'}
 local seen, wrong, is_known, total, i = {}, {'wrong'}, false, #ARGV, 7
 while i <= total do
@@ -172,8 +174,11 @@ async def commit(
     feed: bytes,
     commands: Iterable[list[bytes]],
     safety: Safety,
+    is_of_log: bool = False,
 ) -> Outcome:
     """Write a batch if the cursor still has the nonce `expected`, and wait until that is as safe as it is to be.
+
+    With `is_of_log` nothing is written either where the log does not have `entry`.
 
     Raises: StoreUnavailable; it may be written.
     """
@@ -181,5 +186,6 @@ async def commit(
     for command in commands:
         args.append(len(command))
         args += command
-    (verdict, *about), is_safe = await safety.run(_COMMIT, client, [keys.cursor, keys.feed], args)
+    names = [keys.cursor, keys.feed, keys.events] if is_of_log else [keys.cursor, keys.feed]
+    (verdict, *about), is_safe = await safety.run(_COMMIT, client, names, args)
     return Outcome(verdict=Verdict(verdict.decode()), is_safe=is_safe, about=tuple(about))

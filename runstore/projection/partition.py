@@ -414,6 +414,7 @@ class PartitionProjector:
                 feed=feed,
                 commands=writes.commands(without),
                 safety=safety,
+                is_of_log=True,
             )
             wrong = frozenset(outcome.about)
             if outcome.verdict is not Verdict.WRONG or not wrong <= optional_keys(self._keys):

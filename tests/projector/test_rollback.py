@@ -55,6 +55,21 @@ async def test_numbers_go_on_after_a_rollback_that_the_projector_did_not_notice(
     assert judge(place, await lone_store.feed.sight(place)) is Standing.LOST
 
 
+async def test_an_event_that_the_store_lost_after_it_was_read_is_not_folded(lone_store: RedisStore) -> None:
+    projector = PartitionProjector(lone_store, 0, heads=100)
+    await tell(lone_store, ONE, "running")
+    await projector.load()
+    before = await dumped(lone_store)
+    await tell(lone_store, TWO, "running")
+    rows = await _rows(lone_store)
+
+    await rolled_back(lone_store, before)
+
+    assert not await projector.project(rows)
+    await Projector(lone_store).drain()
+    assert [record and record.run.status for record in await lone_store.runs.get_many([ONE, TWO])] == ["running", None]
+
+
 async def test_what_is_known_of_runs_is_not_kept_beyond_a_drop_while_a_commit_is_under_way(redis_url: str) -> None:
     async with RedisStore.open(redis_url, partitions=1) as own, RedisStore.open(redis_url) as other:
         ours = PartitionProjector(own, 0, heads=100)

@@ -17,6 +17,7 @@ from runstore.adapters.counted import redis_numbers
 from runstore.adapters.store import RedisStore
 from runstore.admission import Admission, token_of
 from runstore.archive.config import ArchiveConfig
+from runstore.archive.numbers import numbers_of as of_archive
 from runstore.archive.opening import archivers, open_archive, with_archive
 from runstore.config import LogSettings, StoreSettings
 from runstore.core.errors import RunstoreError
@@ -138,12 +139,14 @@ async def bring_up(config: DevConfig) -> AsyncIterator[Dev]:
         numbers = Numbers()
         numbers.add(redis_numbers)
         numbers.add(of_projector(projector, reaper))
+        moving = archivers(store, archive)
+        numbers.add(of_archive(archive, moving))
         numbers.add_look(census_of(projector))
         services: list[Service] = [
             Admission(store, token, config.data_dir),
             projector,
             reaper,
-            *archivers(store, archive),
+            *moving,
         ]
         gateway = Gateway(with_archive(store, archive), config.gateway, jwt=config.jwt, numbers=numbers)
         for service in (*services, gateway):

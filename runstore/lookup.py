@@ -32,12 +32,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookupCounts:
-    """Look-ups by what came of them: a kept answer, a run the store has, none, or no answer."""
+    """Look-ups by what came of them: a kept answer, a run the store has, none, or no answer; the same of the archive."""
 
-    __slots__ = ("absent", "failed", "found", "kept")
+    __slots__ = ("absent", "archive_absent", "archive_failed", "archive_found", "failed", "found", "kept")
 
     def __init__(self) -> None:
         self.kept = self.found = self.absent = self.failed = 0
+        self.archive_found = self.archive_absent = self.archive_failed = 0
 
 
 class Lookup:
@@ -93,7 +94,7 @@ class Lookup:
             record = await self.fresh(run_id, projects=projects)
         if record is not None and self._runs.has_archive:
             # Redis has it; one that does not exist is looked for in the archive as well
-            await self._runs.get_archived(run_id, projects)
+            await self._ask_archive(run_id, projects)
         return None
 
     async def fresh(self, run_id: RunId, *, projects: frozenset[str] | None = None) -> Record | None:
@@ -112,7 +113,7 @@ class Lookup:
                 continue
             if record is None and self._runs.has_archive:
                 # not in the joined question: nobody who asked for another run waits for the archive
-                record = await self._runs.get_archived(run_id, projects)
+                record = await self._ask_archive(run_id, projects)
                 if generation == self._generation:
                     return record
                 continue
@@ -177,6 +178,18 @@ class Lookup:
             loop.call_soon(self._send)
         self._asked.setdefault(run_id, []).append(answer)
         return answer
+
+    async def _ask_archive(self, run_id: RunId, projects: frozenset[str] | None) -> Record | None:
+        try:
+            record = await self._runs.get_archived(run_id, projects)
+        except StoreUnavailable:
+            self.counts.archive_failed += 1
+            raise
+        if record is None:
+            self.counts.archive_absent += 1
+        else:
+            self.counts.archive_found += 1
+        return record
 
     def _send(self) -> None:
         asked, self._asked = self._asked, {}

@@ -13,6 +13,7 @@ from heapq import nsmallest
 from itertools import chain
 from logging import getLogger
 from secrets import token_hex
+from time import monotonic
 from typing import Final, NamedTuple, Self
 
 from runstore.adapters import leaving, tombstones
@@ -32,7 +33,7 @@ _log = getLogger("runstore.archive")
 
 
 class Moved(NamedTuple):
-    """What a turn did: runs that left, and runs that could not be written."""
+    """What a turn did: runs that left, and runs that could not be moved."""
 
     moved: int = 0
     failed: int = 0
@@ -53,6 +54,12 @@ class Archiver:
         self.moved = 0
         self.failed = 0
         self.turns_failed = 0
+        self._well_at = monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """How long ago a turn did all it was to do, or this was made."""
+        return monotonic() - self._well_at
 
     async def start(self) -> None:
         """Begin to take turns."""
@@ -89,7 +96,10 @@ class Archiver:
             return Moved()
         self._has_turn = True
         try:
-            return await self.move_due()
+            moved = await self.move_due()
+            if not moved.failed:
+                self._well_at = monotonic()
+            return moved
         finally:
             self._has_turn = False
             await self._turn.leave()
@@ -127,15 +137,18 @@ class Archiver:
         """
         written = [record for record in await asyncio.gather(*map(self._write, records)) if record is not None]
         if not written:
+            self.failed += len(records)
             return Moved(0, len(records))
         await self._archive.write_rows([record.run for record in written])
         by_partition: defaultdict[int, list[Record]] = defaultdict(list)
         for record in written:
             by_partition[partition_of(record.run.run_id, self._store.meta.partitions)].append(record)
-        moved = sum(await asyncio.gather(*(self._try_remove(p, leavers) for p, leavers in by_partition.items())))
-        self.moved += moved
-        self.failed += len(records) - len(written)
-        return Moved(moved, len(records) - len(written))
+        total = Moved(0, len(records) - len(written))
+        for done in await asyncio.gather(*(self._try_remove(p, leavers) for p, leavers in by_partition.items())):
+            total = _sum(total, done)
+        self.moved += total.moved
+        self.failed += total.failed
+        return total
 
     async def _write(self, record: Record) -> Record | None:
         """Write a run; None where that failed, or it is gone. It stays where it is then, and others go."""
@@ -151,13 +164,13 @@ class Archiver:
             return None
         return whole.record
 
-    async def _try_remove(self, partition: int, records: Sequence[Record]) -> int:
+    async def _try_remove(self, partition: int, records: Sequence[Record]) -> Moved:
         """Remove runs of one partition; what goes wrong there holds up no other."""
         try:
-            return await self._remove(partition, records)
+            return Moved(await self._remove(partition, records))
         except StoreUnavailable as error:
             _log.error("runs_not_removed", extra={"partition": partition, "reason": error.detail})
-            return 0
+            return Moved(0, len(records))
 
     async def _remove(self, partition: int, records: Sequence[Record]) -> int:
         keys = self._store.meta.keys[partition]

@@ -46,7 +46,7 @@ def move(
 ) -> int:
     """Move ended runs into the archive, now: those past their time, then those that memory asks for.
 
-    Exits with 0 if all of them were moved, 1 if some could not be written, 5 if the store was not reached.
+    Exits with 0 if all of them were moved, 1 if some could not be moved, 5 if the store was not reached.
     """
     from runstore.archive.archiver import Archiver, Moved
 
@@ -63,7 +63,7 @@ def move(
     if json:
         out().json(msgspec.json.encode(moved._asdict()))
     else:
-        out().line(f"{moved.moved} runs moved" + (f", {moved.failed} could not be written" if moved.failed else ""))
+        out().line(f"{moved.moved} runs moved" + (f", {moved.failed} could not be moved" if moved.failed else ""))
     return Exit.FAILED if moved.failed else Exit.SUCCESS
 
 

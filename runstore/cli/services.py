@@ -128,6 +128,7 @@ def projector(
 ) -> int:
     """Fold events into runs, and end the runs whose worker or time is gone, until SIGTERM or Ctrl-C."""
     from runstore.archive.config import ArchiveConfig
+    from runstore.archive.numbers import numbers_of as of_archive
     from runstore.archive.opening import archivers, open_archive
     from runstore.loading import Loading
     from runstore.projection.numbers import census_of, numbers_of
@@ -150,7 +151,8 @@ def projector(
         async def work(tell: _Tell, seat: int) -> None:
             async with given_out(told, seat) as (numbers, server), _opened(store) as opened:
                 reaper, archive = Reaper(opened, reaping), open_archive(archiving)
-                others: list[Service] = [reaper, *archivers(opened, archive)]
+                moving = archivers(opened, archive)
+                others: list[Service] = [reaper, *moving]
                 async with AsyncExitStack() as stack:
                     loading = await stack.enter_async_context(began(lambda: Loading(opened)))
                     folding = await stack.enter_async_context(
@@ -159,6 +161,7 @@ def projector(
                     for service in others:
                         await stack.enter_async_context(started(service))
                     numbers.add(numbers_of(folding, reaper))
+                    numbers.add(of_archive(archive, moving))
                     numbers.add_look(census_of(folding))
                     tell(_begun(server))
                     await until_any_ends(loading, folding, *others)

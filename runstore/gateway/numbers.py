@@ -50,6 +50,9 @@ def _of_lookups(services: Services) -> Iterator[Sample]:
     yield Sample("runstore_lookups_total", lookup.counts.found, ("redis", "found"))
     yield Sample("runstore_lookups_total", lookup.counts.absent, ("redis", "absent"))
     yield Sample("runstore_lookups_total", lookup.counts.failed, ("redis", "failed"))
+    yield Sample("runstore_lookups_total", lookup.counts.archive_found, ("archive", "found"))
+    yield Sample("runstore_lookups_total", lookup.counts.archive_absent, ("archive", "absent"))
+    yield Sample("runstore_lookups_total", lookup.counts.archive_failed, ("archive", "failed"))
     yield Sample("runstore_lookup_cache_bytes", lookup.kept_bytes)
 
 

@@ -153,6 +153,21 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "Its maxmemory; not told where none is set.",
         merge="max",
     ),
+    _counter(
+        "projector",
+        "runstore_archived_runs_total",
+        "Runs that this process moved into the archive, and tries that failed.",
+        outcome=("moved", "failed"),
+    ),
+    _counter("projector", "runstore_archiver_failed_turns_total", "Turns of the archiver that were broken off."),
+    _gauge(
+        "projector",
+        "runstore_archiver_idle_seconds",
+        "Time since a turn of the archiver did all it was to do, or since it started.",
+        merge="min",
+    ),
+    _counter("projector", "runstore_archive_requests_total", "Requests to the object store."),
+    _counter("projector", "runstore_archive_failures_total", "Those that failed, or were not answered in time."),
     _gauge("worker", "runstore_worker_runs", "Runs that this worker executes at present."),
     _gauge("worker", "runstore_worker_slots", "Runs that it executes at most."),
     _counter(

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from runstore.adapters.counted import redis_numbers
+from runstore.adapters.objects import Objects
 from runstore.adapters.store import RedisStore
+from runstore.archive.archive import Archive
+from runstore.archive.archiver import Archiver
+from runstore.archive.config import ArchiveConfig
+from runstore.archive.numbers import numbers_of as of_archive
 from runstore.gateway.routes import ROUTES
 from runstore.metrics import Numbers
 from runstore.metrics.table import BY_NAME, FAMILIES, OF_ROUTES
@@ -182,6 +187,7 @@ async def test_what_waits_on_the_disk_for_a_store_is_counted_by_whether_a_proces
 async def test_every_family_is_told_and_every_label_has_a_value_that_the_table_knows(
     stage: Stage, redis_url: str, tmp_path: Path
 ) -> None:
+    pytest.importorskip("obstore", reason="the archive needs obstore: pip install 'runstore[archive]'")
     await stage.publish(new_run(), "failed", error_message="a hostile\nreason")
     for path in ("/v1/runs", "/v1/runs/abcd", "/" + "x" * 500, "/v1/runs/%7Brun_id%7D"):
         await stage.get(path)
@@ -190,6 +196,8 @@ async def test_every_family_is_told_and_every_label_has_a_value_that_the_table_k
     numbers, projector = stage.gateway.services.numbers, stage.projector
     numbers.add(redis_numbers)
     numbers.add(numbers_of(projector, Reaper(stage.store)))
+    archive = Archive(Objects.open(str(tmp_path / "attic")), ArchiveConfig(url="in tests"))
+    numbers.add(of_archive(archive, [Archiver(stage.store, archive)]))
     numbers.add(of_worker(Worker(redis_url, WorkerConfig(projects={"forecasts": project}))))
     numbers.add_look(census_of(projector))
     numbers.add_look(spools_of(redis_url))

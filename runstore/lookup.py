@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookupCounts:
-    """Look-ups by what came of them: a kept answer, a run the store has, none, or no answer; the same of the archive."""
+    """Look-ups by what came of them: a kept answer, a run that is there, none, no answer; the archive's apart."""
 
     __slots__ = ("absent", "archive_absent", "archive_failed", "archive_found", "failed", "found", "kept")
 

@@ -21,7 +21,12 @@ _CONTROL: Final = struct.Struct("=Qq")
 
 
 def build_shim(folder: Path) -> Path | None:
-    """Compile the shim into a folder; None where this machine has no compiler."""
+    """Compile the shim into a folder; None where this machine has no compiler.
+
+    Raises: ValueError for a folder that LD_PRELOAD cannot name: power cuts would take what was forced to disk.
+    """
+    if set(": ") & set(str(folder)):
+        raise ValueError(f"{folder}: a preloaded library's path must have no colon and no space: choose another folder")
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         print("!!! no C compiler: power cuts, full disks and clock steps are NOT injected", flush=True)

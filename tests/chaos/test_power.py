@@ -107,3 +107,9 @@ def test_a_full_disk_takes_no_bytes_until_it_has_room_again(shim: Path, tmp_path
 
     power.fill(False)
     assert write(tmp_path / "disk" / "a") == 0
+
+
+@pytest.mark.parametrize("name", ["a:b", "a b"])
+def test_a_folder_whose_library_no_process_would_load_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="choose another folder"):
+        build_shim(tmp_path / name)

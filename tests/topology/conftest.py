@@ -9,26 +9,22 @@ from tests.topology.deployments import Clustered, Guarded, clustered, guarded
 from tests.topology.servers import Pair, pair, programs
 
 
-@pytest.fixture(scope="session")
-def wheel_program() -> Path:
+def _program(name: str) -> Path:
     found = programs()
-    if "wheel" not in found:
-        pytest.skip("the server in the wheel does not run on this machine")
-    return found["wheel"]
-
-
-@pytest.fixture
-def servers(wheel_program: Path, tmp_path: Path) -> Iterator[Pair]:
-    with pair(wheel_program, tmp_path) as made:
-        yield made
+    if name not in found:
+        pytest.skip(f"no server that is {name} can be started on this machine")
+    return found[name]
 
 
 @pytest.fixture(params=["wheel", "installed"])
 def program(request: pytest.FixtureRequest) -> Path:
-    found = programs()
-    if request.param not in found:
-        pytest.skip(f"no server that is {request.param} can be started on this machine")
-    return found[request.param]
+    return _program(request.param)
+
+
+@pytest.fixture(params=["wheel", pytest.param("installed", marks=pytest.mark.slow)])
+def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    with pair(_program(request.param), tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from runstore.projector import Projector
 from runstore.publish import AsyncPublisher
 from tests.cli.processes import environment
 from tests.waiting import happens
-from tests.worker.conftest import Repo
+from tests.worker.conftest import Repo, Witness
 
 NOWHERE = "redis://127.0.0.1:1"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -44,6 +44,14 @@ os.write(1, b"ready\\n")
 while sys.argv[1] not in heard[-1:]:
     os.read(woken, 64)
 sys.exit(int(sys.argv[2]))
+"""
+
+UNWILLING = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child(leave)
+child(lambda: (leave(), child(leave)))
+say("ready")
+while True: signal.pause()
 """
 
 
@@ -104,6 +112,13 @@ def bench(real_store: RedisStore, redis_url: str, tmp_path: Path, spool_dir: Pat
     made = Bench(real_store, redis_url, folder, spool_dir)
     yield made
     made.close()
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Iterator[Witness]:
+    made = Witness(tmp_path / "witness")
+    yield made
+    os.close(made.fd)
 
 
 async def line(process: "subprocess.Popen[bytes]") -> str:
@@ -344,6 +359,16 @@ async def test_a_command_ends_with_the_one_that_wraps_it(bench: Bench) -> None:
     process.kill()
 
     await happens(lambda: state_of(child) == "")
+
+
+async def test_a_wrapper_that_is_killed_leaves_nobody_of_its_command(bench: Bench, witness: Witness) -> None:
+    process = bench.start(*witness.argv(UNWILLING))
+    await witness.hears("ready")
+
+    process.kill()
+
+    os.set_blocking(witness.fd, True)
+    assert await asyncio.to_thread(os.read, witness.fd, 1) == b""  # waits for the last of them
 
 
 async def test_a_reader_that_leaves_is_gone_for_the_command_too(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from runstore.gateway.access_log import AccessLog
 from runstore.gateway.addresses import network_of
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.counts import GatewayCounts
+from runstore.gateway.cut import cut
 from runstore.gateway.problems import RETRY_AFTER_S, problem, respond, write
 from runstore.gateway.repeat import Head, Repeats, may_be_head, read_head
 from runstore.request_id import HEADER, begin
@@ -216,7 +217,8 @@ class GuardedConnection(web.RequestHandler):
 
     def _stall(self) -> None:
         self._guard.counts.slow_readers += 1
-        self._abort()
+        if self.transport is not None:
+            cut(self.transport)
 
     def _abort(self) -> None:
         if self.transport is not None:

@@ -26,6 +26,7 @@ from runstore.core.errors import (
 )
 from runstore.gateway.allowance import Allowance
 from runstore.gateway.config import GatewayConfig
+from runstore.gateway.cut import cut
 from runstore.gateway.outbox import Key, Message, Outbox, joined_frames
 from runstore.wire.messages import (
     ClientMessage,
@@ -351,7 +352,7 @@ class Connection:
 
     def _abort(self) -> None:
         if self._transport is not None:
-            self._transport.abort()
+            cut(self._transport)
 
 
 def offer_to_all(connections: Sequence[Connection], messages: Sequence[Message], key: Key | None = None) -> None:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from runstore.core.errors import InvalidRequest
 from runstore.gateway.context import CALLER, SERVICES
+from runstore.gateway.cut import cut
 from runstore.gateway.socket_streams import STREAMS
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -105,7 +106,7 @@ class EventStream:
         self.is_ended = True
         self.news.set()
         if self.request.transport is not None:
-            self.request.transport.abort()
+            cut(self.request.transport)
 
     @property
     def poll_s(self) -> float:

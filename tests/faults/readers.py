@@ -7,7 +7,7 @@ gateway came to need.
 
 import argparse
 import asyncio
-import os
+import select
 import signal
 import socket
 import tempfile
@@ -107,10 +107,9 @@ async def _play(made: Site, figures: Figures, events: int) -> Figures:
         figures.alone_p50_ms, figures.alone_p99_ms = await play.took_ms()
         figures.gateway_before_mib = figures.gateway_most_mib = rss_mib(pid)
 
-        files = _open_files(pid)
         stuck = [await asyncio.to_thread(_subscribe_and_never_read, gateway.url) for _ in range(figures.never)]
         began, told = monotonic(), 0
-        while (left := _open_files(pid) > files + figures.never // 50) or told < events:
+        while (left := _cut_off(stuck) < figures.never - figures.never // 50) or told < events:
             await play.tell()
             told += 1
             if left:
@@ -118,7 +117,7 @@ async def _play(made: Site, figures: Figures, events: int) -> Figures:
             if told > _MOST_TIMES * events:
                 break
         figures.beside_p50_ms, figures.beside_p99_ms = await play.took_ms()
-        figures.cut_off = figures.never - max(0, _open_files(pid) - files)
+        figures.cut_off = _cut_off(stuck)
         figures.gateway_after_mib = rss_mib(pid)
 
         for _ in range(events):
@@ -147,9 +146,12 @@ def _subscribe_and_never_read(url: str) -> socket.socket:
     return made
 
 
-def _open_files(pid: int) -> int:
-    """Count what the gateway has open; one who does not read hears nothing of being cut off, not even by the kernel."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def _cut_off(stuck: list[socket.socket]) -> int:
+    """Count whose kernel was told that the connection is no more; whoever reads nothing hears of it in no other way."""
+    heard = select.poll()
+    for each in stuck:
+        heard.register(each, 0)
+    return len(heard.poll(0))
 
 
 def main() -> None:

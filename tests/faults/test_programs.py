@@ -21,4 +21,4 @@ async def test_who_never_reads_is_cut_off_and_who_reads_misses_nothing(tmp_path:
     await readers.play(tmp_path, figures=figures, events=20)
 
     assert figures.missed == 0
-    assert figures.cut_off > 15  # told by open files, among which connections to Redis come and go
+    assert figures.cut_off == 20

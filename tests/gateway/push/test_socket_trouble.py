@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import json
+import select
+import socket as sockets
 from contextlib import AsyncExitStack
 
 import aiohttp
@@ -10,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from runstore.core.principal import Scope
+from tests.faults.swarm import HELLO, masked
 from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Stage, new_run, stuck, until
 
 
@@ -189,6 +192,21 @@ async def test_one_who_never_reads_again_is_cut_off(stage: Stage) -> None:
         await until(lambda: stage.open_streams == 0)
 
 
+async def test_nothing_is_kept_for_one_who_was_cut_off(stage: Stage) -> None:
+    stage.configure_streams(close_s=0.1, outbox_bytes=1024 * 1024)
+    with sockets.socket() as never:
+        never.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 8192)
+        await asyncio.to_thread(_subscribe_by_hand, never, stage.gateway.url)
+        await until(lambda: len(stage.gateway.services.audiences) == 1)
+        for _ in range(100):
+            await stage.publish(new_run(), "failed", error_message="x" * 100_000, fold=False)
+        await until(lambda: stage.open_streams == 0)
+
+        heard = select.poll()
+        heard.register(never, 0)
+        assert await asyncio.to_thread(heard.poll, 30_000)  # its kernel is told, though it reads nothing
+
+
 async def test_a_half_open_connection_is_found_by_pings(stage: Stage) -> None:
     stage.configure_streams(heartbeat_s=0.3)
     async with stage.socket(autoping=False) as socket:
@@ -231,11 +249,7 @@ async def test_a_lost_websocket_is_let_go_of_without_the_collector(
     gc.disable()
     host, port = stage.gateway.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        f"GET /v1/ws HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\n"
-        f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
-    )
+    writer.write(HELLO.format(host=host, token=TOKEN).encode())
     await reader.readuntil(b"\r\n\r\n")
     await until(lambda: stage.open_streams == 1)
     held = len(_websockets())
@@ -244,6 +258,17 @@ async def test_a_lost_websocket_is_let_go_of_without_the_collector(
     await until(lambda: stage.open_streams == 0 and len(_websockets()) == before)
 
     assert held == before + 1
+
+
+def _subscribe_by_hand(sock: sockets.socket, url: str) -> None:
+    """Open a websocket, subscribe to the project and read nothing after the handshake."""
+    host, port = url.removeprefix("http://").split(":")
+    sock.connect((host, int(port)))
+    sock.sendall(HELLO.format(host=host, token=TOKEN).encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += sock.recv(1)
+    sock.sendall(masked(1, b'{"type":"subscribe","id":"n","project_name":"forecasts"}'))
 
 
 def _websockets() -> list[web.WebSocketResponse]:

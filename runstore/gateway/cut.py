@@ -12,13 +12,20 @@ _DROP: Final = struct.pack("ii", 1, 0)
 
 
 def cut(transport: asyncio.Transport) -> None:
-    """Abort a connection, and let the kernel forget what it could not deliver.
+    """Abort a connection, with what its peer left unread."""
+    let_forget(transport)
+    transport.abort()
 
-    Else the kernel goes on offering that to a peer that does not read, for minutes and with up to megabytes each.
+
+def let_forget(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel forget, once a connection is closed, what it could not deliver.
+
+    Else it goes on offering that to a peer that does not read, for minutes and with up to megabytes each.
     """
+    if not isinstance(transport, asyncio.Transport):
+        return
     protocol = transport.get_protocol()
     # once the connection is lost, the number of its file may be that of another
     if isinstance(protocol, BaseProtocol) and protocol.transport is transport:
         with suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
-    transport.abort()

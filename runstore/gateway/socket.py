@@ -14,6 +14,7 @@ from aiohttp import WSCloseCode, web
 
 from runstore.gateway.allowance import Allowance
 from runstore.gateway.context import CALLER, services_of
+from runstore.gateway.cut import let_forget
 from runstore.gateway.problems import HttpProblem
 from runstore.gateway.socket_connection import Connection, Subscribed
 from runstore.gateway.socket_project import ProjectSubscription
@@ -117,7 +118,10 @@ def _subprotocol(request: web.Request) -> str | None:
 
 
 class _Websocket(web.WebSocketResponse):
-    """A websocket that tells before it sends a close frame, its answer to the peer's own too."""
+    """A websocket that tells before it sends a close frame, its answer to the peer's own too.
+
+    One whose ping is not answered is closed by aiohttp itself, which knows of nothing that the kernel may still hold.
+    """
 
     connection: Connection | None = None
 
@@ -125,3 +129,8 @@ class _Websocket(web.WebSocketResponse):
         if self.connection is not None:
             self.connection.hush()
         return await super().close(code=code, message=message, drain=drain)
+
+    def _pong_not_received(self) -> None:
+        if self._req is not None and self._req.transport is not None:
+            let_forget(self._req.transport)
+        super()._pong_not_received()

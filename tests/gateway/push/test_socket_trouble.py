@@ -192,13 +192,15 @@ async def test_one_who_never_reads_again_is_cut_off(stage: Stage) -> None:
         await until(lambda: stage.open_streams == 0)
 
 
-async def test_nothing_is_kept_for_one_who_was_cut_off(stage: Stage) -> None:
-    stage.configure_streams(close_s=0.1, outbox_bytes=1024 * 1024)
+@pytest.mark.parametrize("how", ["outbox", "ping"])
+async def test_nothing_is_kept_for_one_who_was_cut_off(stage: Stage, how: str) -> None:
+    """By its full outbox, or by a ping that it does not answer while the kernel has room for all it is sent."""
+    stage.configure_streams(close_s=0.1, **({"heartbeat_s": 2.0} if how == "ping" else {"outbox_bytes": 1024 * 1024}))
     with sockets.socket() as never:
         never.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 8192)
         await asyncio.to_thread(_subscribe_by_hand, never, stage.gateway.url)
-        await until(lambda: len(stage.gateway.services.audiences) == 1)
-        for _ in range(100):
+        await until(lambda: stage.open_streams == 1 and len(stage.gateway.services.audiences) == 1)
+        for _ in range(4 if how == "ping" else 100):
             await stage.publish(new_run(), "failed", error_message="x" * 100_000, fold=False)
         await until(lambda: stage.open_streams == 0)
 

@@ -106,6 +106,7 @@ async def submission(world: World) -> None:
         await (await process.gateway()).cancel(_derived())
 
     await _serve_project(world)
+    await world.do("gateway", Process.gateway)  # it begins the partition, which the projector might do as well
     await world.do("projector", lambda process: process.projector.start())
     assert await world.do("gateway", ask) == await world.do("gateway", ask)
     await world.do("gateway", cancel)

@@ -134,6 +134,11 @@ class Pair:
         self._stack = stack
         self._spare = spare
 
+    def catch_up(self) -> None:
+        """Wait until the replica has all that was written; WAIT would tell of its own connection's writes only."""
+        written = self.primary.ask("INFO", "replication")["master_repl_offset"]
+        holds_soon(lambda: self.replica.ask("INFO", "replication")["slave_repl_offset"] >= written)
+
     def part(self) -> None:
         """Let nothing that is written from now on reach the replica; a frozen one would find it in its socket."""
         self.replica.ask("REPLICAOF", "127.0.0.1", 1)

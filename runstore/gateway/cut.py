@@ -22,8 +22,6 @@ def let_forget(transport: asyncio.BaseTransport) -> None:
 
     Else it goes on offering that to a peer that does not read, for minutes and with up to megabytes each.
     """
-    if not isinstance(transport, asyncio.Transport):
-        return
     protocol = transport.get_protocol()
     # once the connection is lost, the number of its file may be that of another
     if isinstance(protocol, BaseProtocol) and protocol.transport is transport:

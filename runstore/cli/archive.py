@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -26,10 +26,22 @@ app = App(name="archive", help="Move ended runs out of Redis, bring one back, er
 _MANY = 11
 _DIGITS = 32
 _Run = Annotated[str, Parameter(help="The run's id, or its first digits.")]
-_Place = Annotated[
-    str | None,
-    Parameter(help="The archive: a folder, s3://…, gs://… or az://… [RUNSTORE_ARCHIVE_URL]."),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which store, and which archive of it."""
+
+    url: Annotated[
+        str | None, Parameter(help="The archive: a folder, s3://…, gs://… or az://… [RUNSTORE_ARCHIVE_URL].")
+    ] = None
+    redis_url: RedisUrl = None
+    data_dir: DataDir = None
+    config: Config = None
+
+
+_HERE = Place()
+_At = Annotated[Place, Parameter(name="*")]
 
 
 @app.default
@@ -38,11 +50,8 @@ def move(
     older_than: Annotated[
         str | None, Parameter(help="Move runs that ended longer ago, such as 30d; `retention_s` unless told.")
     ] = None,
-    url: _Place = None,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
     json: Json = False,
-    config: Config = None,
+    at: _At = _HERE,
 ) -> int:
     """Move ended runs into the archive, now: those past their time, then those that memory asks for.
 
@@ -53,7 +62,7 @@ def move(
     asked_s = parse_seconds(older_than, "--older-than") if older_than is not None else None
 
     async def work() -> Moved:
-        async with _opened(redis_url, data_dir, config, url) as (store, archive):
+        async with _opened(at) as (store, archive):
             if asked_s is None and not archive.config.moves_by_itself:
                 raise Trouble("which runs? Give --older-than, or set retention_s or memory of [archive]")
             archiver = Archiver(store, archive)
@@ -71,16 +80,13 @@ def move(
 def restore(
     run: _Run,
     *,
-    url: _Place = None,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
-    config: Config = None,
+    at: _At = _HERE,
 ) -> int:
     """Bring a run back into Redis, where it stays for `restored_s` at least; its copy in the archive stays too."""
     from runstore.archive.restoring import restore as bring_back
 
     async def work() -> "tuple[RunId, bool]":
-        async with _opened(redis_url, data_dir, config, url) as (store, archive):
+        async with _opened(at) as (store, archive):
             run_id = await _resolve(store, archive, run)
             return run_id, await bring_back(store, archive, run_id)
 
@@ -95,11 +101,8 @@ def delete(
     *,
     project: Annotated[str | None, Parameter(help="Erase every run of this project, and its name.")] = None,
     yes: Annotated[bool, Parameter(name="--yes", help="Do it; without this, only say what would be erased.")] = False,
-    url: _Place = None,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
     json: Json = False,
-    config: Config = None,
+    at: _At = _HERE,
 ) -> int:
     """Erase a run or a project everywhere, for good: archive, Redis, log, gateways' memory. Nothing brings it back."""
     from runstore.archive.erasing import Erased, Eraser
@@ -109,7 +112,7 @@ def delete(
     name = check_project_name(project) if project is not None else None
 
     async def work() -> "Erased | str":
-        async with _opened(redis_url, data_dir, config, url) as (store, archive):
+        async with _opened(at) as (store, archive):
             eraser = Eraser(store, archive)
             if name is not None:
                 return await eraser.project(name) if yes else f"every run of the project {name}"
@@ -131,17 +134,14 @@ def delete(
 @app.command
 def reindex(
     *,
-    url: _Place = None,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
     json: Json = False,
-    config: Config = None,
+    at: _At = _HERE,
 ) -> int:
     """Let a Redis that was emptied, replaced or restored know what the archive has; may be repeated at any time."""
     from runstore.archive.reindexing import Reindexed, Reindexer
 
     async def work() -> Reindexed:
-        async with _opened(redis_url, data_dir, config, url) as (store, archive):
+        async with _opened(at) as (store, archive):
             return await Reindexer(store, archive).run()
 
     done = asyncio.run(work())
@@ -155,17 +155,15 @@ def reindex(
 
 
 @asynccontextmanager
-async def _opened(
-    redis_url: str | None, data_dir: Path | None, config: Path | None, url: str | None
-) -> "AsyncIterator[tuple[RedisStore, Archive]]":
+async def _opened(at: Place) -> "AsyncIterator[tuple[RedisStore, Archive]]":
     from runstore.adapters.store import RedisStore
     from runstore.archive.config import ArchiveConfig
     from runstore.archive.opening import open_archive
 
-    settings = Settings.load(os.environ, config)
+    settings = Settings.load(os.environ, at.config)
     settings.check_variables({ARCHIVE: ArchiveConfig})
-    archiving = settings.record(ARCHIVE, ArchiveConfig, {"url": url}).beside(data_dir)
-    store = find_store(redis_url, data_dir, settings)
+    archiving = settings.record(ARCHIVE, ArchiveConfig, {"url": at.url}).beside(at.data_dir)
+    store = find_store(at.redis_url, at.data_dir, settings)
     archive = open_archive(archiving)
     if archive is None:
         raise Trouble("which archive? Give --url, or set RUNSTORE_ARCHIVE_URL, or write a table [archive] with url")

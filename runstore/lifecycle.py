@@ -1,9 +1,10 @@
 """Long-lived parts: started, held, waited for, stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol, Self
 
 from runstore.core.errors import RunstoreError
 
@@ -28,6 +29,39 @@ class Service(Protocol):
     async def wait(self) -> None:
         """Return after `stop`; raise what it died of."""
         ...
+
+
+class OneTask(ABC):
+    """A service that is one task: `start` gets ready and begins it."""
+
+    _task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Return once ready, the task begun."""
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._task = asyncio.create_task(work, name=name)
+
+    async def stop(self) -> None:
+        """Stop; may be called twice."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def wait(self) -> None:
+        """Return when it was stopped. Raises: what ended it, where it was not stopped."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+            with suppress(asyncio.CancelledError):
+                self._task.result()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
 
 @asynccontextmanager

@@ -8,10 +8,9 @@ lease last longer than that, for where the clock was set back a dead worker's wo
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from logging import getLogger
 from time import monotonic
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -21,6 +20,7 @@ from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.event import Event
 from runstore.core.lease import MAX_TURN_GAP, Verdict, judge_lease, resume_reaping_ms
 from runstore.core.status import Status
+from runstore.lifecycle import OneTask
 from runstore.wire.event import RequestJson, encode_event
 
 MOST_UNBEGUN: Final = 3
@@ -45,7 +45,7 @@ class ReaperConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait at most after a turn that failed; the first waits are shorter."""
 
 
-class Reaper:
+class Reaper(OneTask):
     """Reap a store's leases and deadlines, alone or beside others."""
 
     def __init__(self, store: RedisStore, config: ReaperConfig | None = None) -> None:
@@ -54,7 +54,6 @@ class Reaper:
         self._seen: tuple[int, float] | None = None
         self._resume_ms = 0
         self._is_disturbed = False
-        self._task: asyncio.Task[None] | None = None
         self.turns_failed = 0
         self.retried = 0
         self.ended = 0
@@ -65,27 +64,7 @@ class Reaper:
         """Begin to take turns."""
         if self._config.every_ms > self._config.lease_ms * MAX_TURN_GAP / 2:
             _log.warning("turns_are_rare", extra={"every_ms": self._config.every_ms, "lease_ms": self._config.lease_ms})
-        self._task = asyncio.create_task(self._reap_forever(), name="runstore-reaper")
-
-    async def stop(self) -> None:
-        """Stop; may be called twice."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def wait(self) -> None:
-        """Return when it was stopped. Raises: what ended it, where it was not stopped."""
-        if self._task is not None:
-            await asyncio.wait({self._task})
-            with suppress(asyncio.CancelledError):
-                self._task.result()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        self._begin(self._reap_forever(), "runstore-reaper")
 
     async def turn(self) -> int:
         """Look once at all that is past and do what is to be done; return how many runs were ended or retried.

@@ -14,7 +14,7 @@ from itertools import chain
 from logging import getLogger
 from secrets import token_hex
 from time import monotonic
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from runstore.adapters import leaving, tombstones
 from runstore.adapters.keeping import Turn, now_ms, used_bytes
@@ -24,6 +24,7 @@ from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.ids import RunId
 from runstore.core.partition import partition_of
 from runstore.core.run import Run, end_ms
+from runstore.lifecycle import OneTask
 from runstore.wire.keys import ARCHIVER, PartitionKeys
 from runstore.wire.record import Record
 
@@ -39,7 +40,7 @@ class Moved(NamedTuple):
     failed: int = 0
 
 
-class Archiver:
+class Archiver(OneTask):
     """Move ended runs of a store into its archive, alone or beside others."""
 
     def __init__(self, store: RedisStore, archive: Archive) -> None:
@@ -50,7 +51,6 @@ class Archiver:
         self._turn = Turn(store.client, ARCHIVER, token_hex(8), lease_ms=_LEASE_MS)
         self._at_once = asyncio.Semaphore(archive.config.at_once)
         self._has_turn = False
-        self._task: asyncio.Task[None] | None = None
         self.moved = 0
         self.failed = 0
         self.turns_failed = 0
@@ -63,29 +63,14 @@ class Archiver:
 
     async def start(self) -> None:
         """Begin to take turns."""
-        self._task = asyncio.create_task(self._move_forever(), name="runstore-archiver")
+        self._begin(self._move_forever(), "runstore-archiver")
 
     async def stop(self) -> None:
-        """Stop; may be called twice."""
+        """Stop, and leave the turn to others; may be called twice."""
+        await super().stop()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
             with suppress(RunstoreError, TimeoutError):
                 await asyncio.wait_for(self._turn.leave(), self._store.connections.timeout_s)
-
-    async def wait(self) -> None:
-        """Return when it was stopped. Raises: what ended it, where it was not stopped."""
-        if self._task is not None:
-            await asyncio.wait({self._task})
-            with suppress(asyncio.CancelledError):
-                self._task.result()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     async def turn(self) -> Moved:
         """Move what is past its time, then what memory is asked for; nothing while another archiver is at it.

@@ -6,7 +6,6 @@ removes, by one commit a partition. It may die on any line, and any number of th
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from heapq import nsmallest
@@ -22,7 +21,7 @@ from runstore.adapters.store import RedisStore
 from runstore.archive.archive import Archive
 from runstore.core.errors import RunstoreError, StoreUnavailable
 from runstore.core.ids import RunId
-from runstore.core.partition import partition_of
+from runstore.core.partition import by_partition
 from runstore.core.run import Run, end_ms
 from runstore.lifecycle import OneTask
 from runstore.wire.keys import ARCHIVER, PartitionKeys
@@ -121,15 +120,11 @@ class Archiver(OneTask):
         Raises: StoreUnavailable; some may have been moved.
         """
         written = [record for record in await asyncio.gather(*map(self._write, records)) if record is not None]
-        if not written:
-            self.failed += len(records)
-            return Moved(0, len(records))
-        await self._archive.write_rows([record.run for record in written])
-        by_partition: defaultdict[int, list[Record]] = defaultdict(list)
-        for record in written:
-            by_partition[partition_of(record.run.run_id, self._store.meta.partitions)].append(record)
+        if written:
+            await self._archive.write_rows([record.run for record in written])
+        leavers = by_partition(written, self._store.meta.partitions, lambda record: record.run.run_id)
         total = Moved(0, len(records) - len(written))
-        for done in await asyncio.gather(*(self._try_remove(p, leavers) for p, leavers in by_partition.items())):
+        for done in await asyncio.gather(*(self._try_remove(partition, some) for partition, some in leavers.items())):
             total = _sum(total, done)
         self.moved += total.moved
         self.failed += total.failed

@@ -9,7 +9,6 @@ import asyncio
 import getpass
 import os
 import socket
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from secrets import token_hex
 from typing import Final
@@ -24,7 +23,7 @@ from runstore.archive.archive import Archive
 from runstore.archive.restoring import archived_projects
 from runstore.core.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from runstore.core.ids import RunId
-from runstore.core.partition import partition_of
+from runstore.core.partition import by_partition
 from runstore.core.times import to_iso
 from runstore.wire.archive import AUDIT, INDEX, RUNS, deleted_name, project_folder
 from runstore.wire.keys import ARCHIVER, ERASER
@@ -133,23 +132,26 @@ class Eraser:
         """Let no event begin these runs again."""
         for run_id in run_ids:
             await self._archive.put(deleted_name(run_id), tombstones.trace_of(run_id))
-        for partition, some in _by_partition(run_ids, self._store.meta.partitions).items():
+        for partition, some in self._by_partition(run_ids).items():
             keys = self._store.meta.keys[partition]
             await tombstones.add(self._store.client, keys, some, end_ms=0, newest_ms={})
 
     async def _out_of_redis(
         self, run_ids: Sequence[RunId], records: Sequence[Record], *, project: str | None
     ) -> tuple[int, int]:
-        by_partition = _by_partition(run_ids, self._store.meta.partitions)
-        partitions = range(self._store.meta.partitions) if project is not None else by_partition
+        found = self._by_partition(run_ids)
+        partitions = range(self._store.meta.partitions) if project is not None else found
         gone = entries = 0
         for partition in partitions:
-            keys, ours = self._store.meta.keys[partition], frozenset(by_partition.get(partition, ()))
+            keys, ours = self._store.meta.keys[partition], frozenset(found.get(partition, ()))
             leavers = [record for record in records if record.run.run_id in ours]
             upto = await erasure.erase(self._store, keys, leavers, project=None)
             entries += await erasure.scrub(self._store, keys, ours, project=project, upto=upto)
             gone += len(leavers)
         return gone, entries
+
+    def _by_partition(self, run_ids: Sequence[RunId]) -> dict[int, list[RunId]]:
+        return by_partition(run_ids, self._store.meta.partitions, lambda run_id: run_id)
 
     async def _counts(self, name: str) -> bool:
         pipe = self._store.client.pipeline(transaction=False)
@@ -177,13 +179,6 @@ def _check_ended(records: Iterable[Record]) -> None:
     if running:
         more = f" and {len(running) - 1} more" if len(running) > 1 else ""
         raise InvalidRequest(f"the run {running[0]}{more} has not ended: cancel what runs before it is erased")
-
-
-def _by_partition(run_ids: Iterable[RunId], partitions: int) -> dict[int, list[RunId]]:
-    found: defaultdict[int, list[RunId]] = defaultdict(list)
-    for run_id in run_ids:
-        found[partition_of(run_id, partitions)].append(run_id)
-    return dict(found)
 
 
 def _who() -> str:

@@ -4,7 +4,6 @@ Everything is learnt from the archive alone, and learning it again changes nothi
 begun anew. The archiver and deletes wait meanwhile.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from secrets import token_hex
 from typing import Final
@@ -17,7 +16,7 @@ from runstore.adapters.store import RedisStore
 from runstore.archive.archive import Archive
 from runstore.core.errors import StoreUnavailable
 from runstore.core.ids import RunId
-from runstore.core.partition import partition_of
+from runstore.core.partition import by_partition
 from runstore.core.run import Run, end_ms
 from runstore.wire.archive import DELETED, RUNS
 from runstore.wire.keys import ARCHIVER
@@ -106,33 +105,26 @@ class Reindexer:
     async def _learn(self, name: str, runs: Sequence[Run]) -> None:
         await self._renew()
         self._done.runs += len(runs)
-        known = await self._known([run.run_id for run in runs])
-        for partition, some in self._by_partition([run.run_id for run in runs]).items():
-            ours = frozenset(some)
-            here = [run for run in runs if run.run_id in ours]
+        for partition, here in by_partition(runs, self._store.meta.partitions, lambda run: run.run_id).items():
+            keys, run_ids = self._store.meta.keys[partition], list(dict.fromkeys(run.run_id for run in here))
+            known = frozenset(await tombstones.perhaps(self._store.client, keys, run_ids))
             await tombstones.add(
                 self._store.client,
-                self._store.meta.keys[partition],
-                [run_id for run_id in some if run_id not in known],
+                keys,
+                [run_id for run_id in run_ids if run_id not in known],
                 end_ms=max(map(end_ms, here)),
                 newest_ms={name: max(run.created_ms for run in here)},
             )
-        self._done.learnt += len(runs) - len(known)
+            self._done.learnt += len(here) - len(known)
         last = max((run.run_number or 0 for run in runs), default=0)
         if last:
             await numbers.raise_to(self._store.client, name, last)
 
     async def _known(self, run_ids: Sequence[RunId]) -> frozenset[RunId]:
         found: list[RunId] = []
-        for partition, some in self._by_partition(run_ids).items():
+        for partition, some in by_partition(run_ids, self._store.meta.partitions, lambda run_id: run_id).items():
             found += await tombstones.perhaps(self._store.client, self._store.meta.keys[partition], some)
         return frozenset(found)
-
-    def _by_partition(self, run_ids: Sequence[RunId]) -> dict[int, list[RunId]]:
-        found: defaultdict[int, list[RunId]] = defaultdict(list)
-        for run_id in dict.fromkeys(run_ids):
-            found[partition_of(run_id, self._store.meta.partitions)].append(run_id)
-        return dict(found)
 
     async def _erased(self) -> None:
         """Know again what was erased, by the traces that the archive keeps: hashes, and no ids."""

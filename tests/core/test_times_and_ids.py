@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runstore.core.errors import AmbiguousRunId, InvalidRequest, InvalidRunId, RunstoreError
 from runstore.core.ids import check_project_name, derive_run_id, from_bytes, parse_prefix, parse_run_id, to_bytes
-from runstore.core.partition import partition_of
+from runstore.core.partition import by_partition, partition_of
 from runstore.core.times import from_datetime, from_iso, to_iso
 
 
@@ -84,6 +84,17 @@ def test_other_project_names_are_refused(name: str) -> None:
 @given(st.uuids(), st.integers(1, 64))
 def test_the_partition_is_the_crc_of_the_canonical_id(uuid: UUID, partitions: int) -> None:
     assert partition_of(parse_run_id(str(uuid)), partitions) == crc32(str(uuid).encode()) % partitions
+
+
+@given(st.lists(st.uuids()), st.integers(1, 64))
+def test_what_is_grouped_by_partition_is_all_there_in_its_order(uuids: list[UUID], partitions: int) -> None:
+    run_ids = [parse_run_id(str(uuid)) for uuid in uuids]
+
+    found = by_partition(enumerate(run_ids), partitions, lambda item: item[1])
+
+    assert sorted(item for some in found.values() for item in some) == list(enumerate(run_ids))
+    for partition, some in found.items():
+        assert some == [item for item in enumerate(run_ids) if partition_of(item[1], partitions) == partition]
 
 
 def test_an_error_without_a_sentence_still_says_its_code() -> None:

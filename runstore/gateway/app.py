@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from runstore.feed import FeedTail, SafeRuns
 from runstore.gateway.audience import Audiences
 from runstore.gateway.body import Reserve, let_wait
-from runstore.gateway.browsers import SERVER, guard_browsers
+from runstore.gateway.browsers import guard_browsers
 from runstore.gateway.config import GatewayConfig
 from runstore.gateway.context import SERVICES, Services, Store
 from runstore.gateway.cors import let_read
@@ -271,7 +271,6 @@ def _tell_with_all(request: web.Request, headers: CIMultiDict[str]) -> None:
     let_read(request, headers)
     tell_rate(request, headers)
     guard_browsers(headers)
-    headers.update(SERVER)
 
 
 def _version() -> str:

@@ -8,11 +8,11 @@ from typing import Final
 
 from multidict import CIMultiDict, istr
 
-SERVER: Final[dict[str, str]] = {istr("Server"): "runstore"}
+_SERVER: Final[dict[str, str]] = {istr("Server"): "runstore"}
 """What answers, with a version of nothing: aiohttp would tell its own and Python's."""
 
 _POLICY: Final = istr("Content-Security-Policy")
-HARMLESS: Final = CIMultiDict(
+_HARMLESS: Final = CIMultiDict(
     {
         _POLICY: "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
         istr("X-Content-Type-Options"): "nosniff",
@@ -22,11 +22,15 @@ HARMLESS: Final = CIMultiDict(
 )
 """For data. Pages of other origins that are let in read it all the same: CORS is asked before this is."""
 
+ALWAYS: Final = {**_HARMLESS, **_SERVER}
+"""What an answer that no application made has as well."""
+
 
 def guard_browsers(headers: CIMultiDict[str]) -> None:
-    """Make an answer harmless."""
+    """Make an answer harmless, and let it tell nothing of what made it."""
+    headers.update(_SERVER)
     if _POLICY not in headers:
-        headers.extend(HARMLESS)
+        headers.extend(_HARMLESS)
         return
-    for name, value in HARMLESS.items():
+    for name, value in _HARMLESS.items():
         headers.setdefault(name, value)

@@ -11,10 +11,11 @@ from aiohttp.base_protocol import BaseProtocol
 _DROP: Final = struct.pack("ii", 1, 0)
 
 
-def cut(transport: asyncio.Transport) -> None:
-    """Abort a connection, with what its peer left unread."""
-    let_forget(transport)
-    transport.abort()
+def cut(transport: asyncio.Transport | None) -> None:
+    """Abort a connection, if there is one yet, with what its peer left unread."""
+    if transport is not None:
+        let_forget(transport)
+        transport.abort()
 
 
 def let_forget(transport: asyncio.BaseTransport) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from runstore.core.errors import AmbiguousRunId, RateLimited, RunstoreError
-from runstore.gateway.browsers import HARMLESS, SERVER
+from runstore.gateway.browsers import ALWAYS
 from runstore.request_id import current
 from runstore.wire.views import encode
 
@@ -103,7 +103,7 @@ def respond(told: Problem, headers: Mapping[str, str] | None = None, *, close: b
         reason=HTTPStatus(told.status).phrase,
         content_type=CONTENT_TYPE,
         # what cannot be read as a request gets this answer as it is
-        headers={"Cache-Control": "no-store", **HARMLESS, **SERVER, **(headers or {})},
+        headers={"Cache-Control": "no-store", **ALWAYS, **(headers or {})},
     )
     if close:
         response.force_close()
@@ -118,8 +118,7 @@ def write(told: Problem, headers: Mapping[str, str] | None = None) -> bytes:
         "Content-Type": CONTENT_TYPE,
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
-        **HARMLESS,
-        **SERVER,
+        **ALWAYS,
         **(headers or {}),
     }
     lines = [f"HTTP/1.1 {told.status} {HTTPStatus(told.status).phrase}"]

@@ -217,8 +217,7 @@ class GuardedConnection(web.RequestHandler):
 
     def _stall(self) -> None:
         self._guard.counts.slow_readers += 1
-        if self.transport is not None:
-            cut(self.transport)
+        cut(self.transport)
 
     def _abort(self) -> None:
         if self.transport is not None:

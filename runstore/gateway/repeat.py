@@ -19,7 +19,7 @@ from runstore.core.errors import Forbidden, RateLimited, Unauthorized
 from runstore.core.ids import RunId
 from runstore.gateway.answers import CACHE, CURSOR, JSON
 from runstore.gateway.auth import digest_of, read_bearer
-from runstore.gateway.browsers import HARMLESS, SERVER
+from runstore.gateway.browsers import ALWAYS
 from runstore.gateway.context import Services
 from runstore.gateway.door import check_may
 from runstore.gateway.route import Route
@@ -35,7 +35,7 @@ _MOST_BYTES: Final = 64 * 1024
 
 _ANSWER: Final = (
     f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nCache-Control: {CACHE}\r\n"
-    + "".join(f"{name}: {value}\r\n" for name, value in (*HARMLESS.items(), *SERVER.items()))
+    + "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.items())
     + f"{REQUEST_ID}: %s\r\n{CURSOR}: %s\r\n"
     + "ETag: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n"
 )

@@ -351,8 +351,7 @@ class Connection:
             await self._ws.close(code=code, message=reason.encode())
 
     def _abort(self) -> None:
-        if self._transport is not None:
-            cut(self._transport)
+        cut(self._transport)
 
 
 def offer_to_all(connections: Sequence[Connection], messages: Sequence[Message], key: Key | None = None) -> None:

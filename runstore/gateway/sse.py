@@ -105,8 +105,7 @@ class EventStream:
         """Cut the connection: the client lost touch, and comes back with its last event id."""
         self.is_ended = True
         self.news.set()
-        if self.request.transport is not None:
-            cut(self.request.transport)
+        cut(self.request.transport)
 
     @property
     def poll_s(self) -> float:

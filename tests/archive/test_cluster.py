@@ -12,16 +12,14 @@ from runstore.archive.erasing import Eraser
 from runstore.archive.restoring import restore
 from tests.archive.site import NOW, Attic
 from tests.topology.deployments import clustered
-from tests.topology.servers import programs
+from tests.topology.servers import program_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize("program", ["wheel", "installed"])
 async def test_runs_leave_come_back_and_are_erased_over_a_cluster(tmp_path: Path, program: str) -> None:
-    if program not in (known := programs()):
-        pytest.skip(f"no server that is {program} can be started on this machine")
-    with clustered(known[program], tmp_path / "cluster") as cluster:
+    with clustered(program_of(program), tmp_path / "cluster") as cluster:
         async with RedisStore.open(cluster.url) as store:
             attic = Attic(store, Archive(Objects.open(str(tmp_path / "archive")), NOW))
             told = await attic.ended(range(1, 40))

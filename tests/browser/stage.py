@@ -55,3 +55,11 @@ async def signed_in(browser: Any, running: Live, token: str | None = None, **opt
         await made.page.press("input[name=token]", "Enter")
         await made.page.wait_for_selector("header.top")
         yield made
+
+
+@asynccontextmanager
+async def at_run(browser: Any, running: Live, run_id: str) -> AsyncIterator[Any]:
+    """Sign in, and go to the page of a run."""
+    async with signed_in(browser, running) as made:
+        await made.page.goto(f"{running.url}/#/run/{run_id}")
+        yield made.page

@@ -9,7 +9,7 @@ import pytest
 
 from runstore import AsyncPublisher
 from runstore.adapters.store import RedisStore
-from tests.browser.stage import opened, signed_in
+from tests.browser.stage import at_run, opened, signed_in
 from tests.sdk.live import Live, live
 from tests.waiting import happens
 
@@ -320,9 +320,7 @@ async def test_a_number_is_shown_with_every_digit_and_a_log_as_a_terminal_shows_
     running: Live, publisher: AsyncPublisher, chromium: Any
 ) -> None:
     run_id = await publish(publisher, "running")
-    async with signed_in(chromium, running) as made:
-        page = made.page
-        await page.goto(f"{running.url}/#/run/{run_id}")
+    async with at_run(chromium, running, run_id) as page:
         pieces = (b"10%\r5", b"0%\r", b"100%\r\n\x1b]8;;http://x\x07link\x1b", b"[3", b"1m red\x1b[0m\x00\n")
         await running.store.logs.append_logs(run_id, [("stdout", piece) for piece in pieces])
         await page.wait_for_function(
@@ -338,14 +336,13 @@ async def test_a_run_that_is_told_of_late_shows_where_its_page_waits(
     running: Live, publisher: AsyncPublisher, chromium: Any
 ) -> None:
     run_id = str(uuid4())
-    async with signed_in(chromium, running) as made:
-        await made.page.goto(f"{running.url}/#/run/{run_id}")
-        await shows(made.page, ".note h1", "No such run")
+    async with at_run(chromium, running, run_id) as page:
+        await shows(page, ".note h1", "No such run")
 
         await publish(publisher, "failed", run_id=run_id, output={"outputs": {"left": 7}})
-        await shows(made.page, ".titles", "failed")
-        await made.page.click("text=Read all of it")
-        await shows(made.page, ".outputs", "7")
+        await shows(page, ".titles", "failed")
+        await page.click("text=Read all of it")
+        await shows(page, ".outputs", "7")
 
 
 async def test_a_filter_keeps_the_focus_and_a_run_leads_back_to_where_it_was_opened(
@@ -415,9 +412,7 @@ async def test_however_often_a_run_is_looked_at_one_watch_follows_it(
     running: Live, publisher: AsyncPublisher, chromium: Any
 ) -> None:
     run_id = await publish(publisher, "running")
-    async with signed_in(chromium, running) as made:
-        page = made.page
-        await page.goto(f"{running.url}/#/run/{run_id}")
+    async with at_run(chromium, running, run_id) as page:
         await running.store.logs.append_logs(run_id, [("stdout", b"once\n")])
         await shows(page, ".logs", "once")
         for _ in range(3):

@@ -140,7 +140,7 @@ async def _main() -> None:
     parser.add_argument("--min-replicas", type=int, default=1)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0)
-    parser.add_argument("--width", type=int, default=24, help="runs that are told of at the same time")
+    parser.add_argument("--width", type=int, required=True, help="runs that are told of at the same time")
     telling = Telling(parser.parse_args())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, telling.stopping.set)
     await telling.work()

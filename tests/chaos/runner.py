@@ -137,7 +137,7 @@ async def _let_end(site: Site, history: History) -> list[str]:
     history.hear("chaos", "phase", detail="everything was told")
     if not await _holds(lambda: _calls_are_over(site)):
         trouble.append("the observers' calls are not over")
-    if not await _holds(lambda: _all_have_ended(site), lambda: _place(site)):
+    if not await _holds(lambda: _all_have_ended(site), lambda: _places(site)):
         trouble.append("not every run has ended")
     history.hear("chaos", "phase", detail="every run has ended")
     await _tell_sentinels(site, history)
@@ -159,18 +159,18 @@ async def _end_publishers(site: Site) -> list[int]:
     async def have_ended() -> bool:
         return all(publisher.pid is None for publisher in publishers)
 
-    await _holds(have_ended, lambda: _place(site))
+    await _holds(have_ended, lambda: _places(site))
     return [await asyncio.to_thread(publisher.wait, 0) for publisher in publishers]
 
 
-async def _place(site: Site) -> list[object]:
-    """Tell where the log ends and the fold stands: while events are sent or folded, it is never the same twice."""
+async def _places(site: Site) -> list[tuple[bytes | None, bytes | None]]:
+    """Tell where each log ends and where its fold stands: while events are sent or folded, these move."""
     async with RedisStore.open(site.server.url) as store:
-        places: list[object] = []
+        found = []
         for keys in store.meta.keys:
-            places.append(await store.client.execute_command("XREVRANGE", keys.events, "+", "-", "COUNT", 1))
-            places.append(await store.client.hget(keys.cursor, "n"))
-        return places
+            last = await store.client.execute_command("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
+            found.append((last[0][0] if last else None, await store.client.hget(keys.cursor, "entry")))
+        return found
 
 
 async def _stop(site: Site) -> dict[str, int]:
@@ -181,11 +181,11 @@ async def _stop(site: Site) -> dict[str, int]:
     return left
 
 
-async def _holds(claim: Callable[[], Awaitable[bool]], place: Callable[[], Awaitable[object]] | None = None) -> bool:
-    """Wait until a claim holds; it may take `QUIET_S` from the last time that the place was another."""
+async def _holds(claim: Callable[[], Awaitable[bool]], places: Callable[[], Awaitable[object]] | None = None) -> bool:
+    """Wait until a claim holds; it may take `QUIET_S` from the last time that the places were others."""
     deadline, last = monotonic() + QUIET_S, None
     while not await claim():
-        if place is not None and (now := await place()) != last:
+        if places is not None and (now := await places()) != last:
             deadline, last = monotonic() + QUIET_S, now
         if monotonic() > deadline:
             return False
@@ -205,12 +205,9 @@ async def _calls_are_over(site: Site) -> bool:
 
 async def _all_have_ended(site: Site) -> bool:
     """Whether no run is pending or running any more, and the log is folded to its end."""
+    if any(last is not None and last != folded for last, folded in await _places(site)):
+        return False
     async with RedisStore.open(site.server.url) as store:
-        for keys in store.meta.keys:
-            folded, _ = await store.client.hmget(keys.cursor, "entry", "n")
-            last = await store.client.execute_command("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
-            if last and last[0][0] != folded:
-                return False
         return not [
             key
             for status in ("pending", "running")

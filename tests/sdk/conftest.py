@@ -5,7 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runstore import AsyncClient, ClientConfig
+from tests.sdk.running import publisher, running
 from tests.sdk.scripted import Scripted
+
+__all__ = ["publisher", "running"]
 
 QUICK = ClientConfig(timeout_s=30, retry_for_s=20, backoff_s=0.02, max_backoff_s=0.1, put_off_s=0.02)
 

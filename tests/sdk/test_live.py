@@ -24,27 +24,15 @@ from runstore import (
     UnknownProject,
 )
 from tests.sdk.conftest import QUICK
-from tests.sdk.live import Live, live
+from tests.sdk.live import Live
 from tests.waiting import happens
 
 GOLDEN = (Path(__file__).parents[1] / "vectors" / "get_run.json").read_bytes().strip()
 
 
 @pytest.fixture
-async def running(redis_url: str) -> AsyncIterator[Live]:
-    async with live(redis_url) as started:
-        yield started
-
-
-@pytest.fixture
 async def client(running: Live) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(running.url, token=running.token, config=QUICK) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def publisher(running: Live) -> AsyncIterator[AsyncPublisher]:
-    async with AsyncPublisher(running.redis_url, "forecasts") as opened:
         yield opened
 
 

@@ -6,24 +6,17 @@ from pathlib import Path
 import pytest
 
 from tests.topology.deployments import Clustered, Guarded, clustered, guarded
-from tests.topology.servers import Pair, pair, programs
-
-
-def _program(name: str) -> Path:
-    found = programs()
-    if name not in found:
-        pytest.skip(f"no server that is {name} can be started on this machine")
-    return found[name]
+from tests.topology.servers import Pair, pair, program_of
 
 
 @pytest.fixture(params=["wheel", "installed"])
 def program(request: pytest.FixtureRequest) -> Path:
-    return _program(request.param)
+    return program_of(request.param)
 
 
 @pytest.fixture(params=["wheel", pytest.param("installed", marks=pytest.mark.slow)])
 def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    with pair(_program(request.param), tmp_path) as made:
+    with pair(program_of(request.param), tmp_path) as made:
         yield made
 
 

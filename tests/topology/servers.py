@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from runstore.engine import EngineKind
@@ -27,6 +28,14 @@ def programs() -> dict[str, Path]:
         for program in find_programs(kind, None):
             found.setdefault(name, program.path)
     return found
+
+
+def program_of(kind: str) -> Path:
+    """Find the server of a kind, or skip the test."""
+    found = programs()
+    if kind not in found:
+        pytest.skip(f"no server that is {kind} can be started on this machine")
+    return found[kind]
 
 
 def free_ports(count: int) -> list[int]:

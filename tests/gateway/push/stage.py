@@ -1,6 +1,7 @@
 """A gateway and a projector over one real store, clients of the gateway, and gates that hold a look-up open."""
 
 import asyncio
+import gc
 import json
 import socket as sockets
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import aiohttp
 import msgspec
+from aiohttp import web
 
 from runstore.adapters.store import RedisStore
 from runstore.core.ids import RunId
@@ -28,6 +30,11 @@ TOKEN = "push-tests-token-of-all-projects"
 SUBPROTOCOL = "runstore.v1"
 SOON_S = 30.0
 """How long anything may take before a test gives up; on a busy machine all of it is slow."""
+
+
+def websockets() -> list[web.WebSocketResponse]:
+    """Find the websockets that are somewhere in this process's memory."""
+    return [each for each in gc.get_objects() if isinstance(each, web.WebSocketResponse)]
 
 
 class KeptTokens:

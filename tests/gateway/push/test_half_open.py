@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from tests.faults.proxy import Proxy
 from tests.faults.swarm import HELLO, PONG, TEXT, masked
-from tests.gateway.push.stage import TOKEN, Stage, new_run, until
+from tests.gateway.push.stage import TOKEN, Stage, new_run, until, websockets
 
 CROWD = 200
 HEARTBEAT_S = 6.0
@@ -67,7 +66,7 @@ async def held(stage: Stage) -> dict[str, int]:
         "interests": stage.tail.hub.interests,
         "audiences": len(services.audiences),
         "subscriptions": services.counts.subscriptions,
-        "websockets": sum(isinstance(each, web.WebSocketResponse) for each in gc.get_objects()),
+        "websockets": len(websockets()),
         "connections": len(services.holds),
         "runs": len(services.subscribed),
         "keys": await stage.store.client.dbsize(),

@@ -9,11 +9,10 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from runstore.core.principal import Scope
-from tests.faults.swarm import HELLO, masked
-from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Stage, new_run, stuck, until
+from tests.faults.swarm import HELLO, TEXT, masked
+from tests.gateway.push.stage import SOON_S, SUBPROTOCOL, TOKEN, Stage, new_run, stuck, until, websockets
 
 
 @pytest.mark.parametrize(
@@ -226,7 +225,7 @@ async def test_those_who_came_within_a_second_are_not_all_pinged_in_the_same_mom
         for _ in range(count):
             await open_ones.enter_async_context(stage.socket())
         await until(lambda: stage.open_streams == count)
-        due = [each._heartbeat_when for each in _websockets() if each._heartbeat_when]
+        due = [each._heartbeat_when for each in websockets() if each._heartbeat_when]
 
         assert len(set(due)) == len(due) == count
 
@@ -246,7 +245,7 @@ async def test_a_lost_websocket_is_let_go_of_without_the_collector(
     stage: Stage, request: pytest.FixtureRequest
 ) -> None:
     gc.collect()
-    before = len(_websockets())
+    before = len(websockets())
     request.addfinalizer(gc.enable)
     gc.disable()
     host, port = stage.gateway.url.removeprefix("http://").split(":")
@@ -254,10 +253,10 @@ async def test_a_lost_websocket_is_let_go_of_without_the_collector(
     writer.write(HELLO.format(host=host, token=TOKEN).encode())
     await reader.readuntil(b"\r\n\r\n")
     await until(lambda: stage.open_streams == 1)
-    held = len(_websockets())
+    held = len(websockets())
 
     writer.transport.abort()
-    await until(lambda: stage.open_streams == 0 and len(_websockets()) == before)
+    await until(lambda: stage.open_streams == 0 and len(websockets()) == before)
 
     assert held == before + 1
 
@@ -270,8 +269,4 @@ def _subscribe_by_hand(sock: sockets.socket, url: str) -> None:
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         answer += sock.recv(1)
-    sock.sendall(masked(1, b'{"type":"subscribe","id":"n","project_name":"forecasts"}'))
-
-
-def _websockets() -> list[web.WebSocketResponse]:
-    return [each for each in gc.get_objects() if isinstance(each, web.WebSocketResponse)]
+    sock.sendall(masked(TEXT, b'{"type":"subscribe","id":"n","project_name":"forecasts"}'))
